@@ -1,0 +1,41 @@
+"""A file descriptor that is only used while it still is the file it was opened as."""
+
+from __future__ import annotations
+
+import os
+
+
+class Descriptor:
+    """A descriptor number, and the file that it stood for when it became ours.
+
+    A daemoniser or ``os.closerange`` may close it, and the next file opened, say the application's
+    database connection, gets the same number: what we write would arrive there.
+    """
+
+    __slots__ = ("_file", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        found = os.fstat(number)
+        self._file = (found.st_dev, found.st_ino)
+
+    def is_ours(self) -> bool:
+        """Tell whether the number still stands for our file."""
+        try:
+            found = os.fstat(self.number)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._file
+
+    def is_file(self, path: str) -> bool:
+        """Tell whether *path* names our file; log rotation renames it away."""
+        try:
+            found = os.stat(path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._file
+
+    def close(self) -> None:
+        """Close it, unless it is somebody else's by now."""
+        if self.is_ours():
+            os.close(self.number)

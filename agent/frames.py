@@ -1,0 +1,102 @@
+"""Which line of the application's code something came from."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import CodeType, FrameType, TracebackType
+
+UNKNOWN = "unknown"
+
+# Frames looked at before giving up: each costs about 0.1 µs.
+DEEPEST = 100
+
+
+def place_of(trace: TracebackType | None) -> str | None:
+    """Return ``app/views.py:42``: the innermost frame of *trace* that is the application's.
+
+    Where an installed library raised, that is the line that called it; where there is nothing but
+    libraries, their own innermost line; where there is nothing but Django, ``None``.
+    """
+    places: list[tuple[FrameType, int]] = []
+    while trace is not None and len(places) < 10 * DEEPEST:
+        places.append((trace.tb_frame, trace.tb_lineno))
+        trace = trace.tb_next
+    fallback = None
+    for frame, number in reversed(places):
+        kind = _kind_of(frame.f_code)
+        if kind == "application":
+            return _shown(frame, number)
+        if kind == "library" and fallback is None:
+            fallback = _shown(frame, number)
+    return fallback
+
+
+def caller() -> str:
+    """Return ``app/views.py:42``: the innermost frame that is neither Django's nor ours."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  what inspect uses, at a tenth of its cost
+    for _ in range(DEEPEST):
+        if frame is None:
+            break
+        if _kind_of(frame.f_code) in ("application", "library"):
+            return _shown(frame, frame.f_lineno)
+        frame = frame.f_back
+    return UNKNOWN
+
+
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_kinds: dict[CodeType, str] = {}
+
+
+def _kind_of(code: CodeType) -> str:
+    kind = _kinds.get(code)
+    if kind is None:
+        kind = _kind_of_file(code.co_filename)
+        if len(_kinds) > 10_000:  # noqa: PLR2004  code made at run time, by `exec`, has no end
+            _kinds.clear()
+        _kinds[code] = kind
+    return kind
+
+
+@functools.lru_cache(maxsize=4096)
+def _kind_of_file(filename: str) -> str:
+    path = os.path.abspath(filename)
+    if path.startswith(_our_folders()):
+        return "ours"
+    parts = path.split(os.sep)
+    if path.startswith(_django_folder()):
+        return "django"
+    if filename.startswith("<") or "site-packages" in parts or path.startswith(_standard_library()):
+        return "library"
+    return "application"
+
+
+def _our_folders() -> tuple[str, ...]:
+    return tuple(f"{_OURS}{name}{os.sep}" for name in ("agent", "bootstrap", "instrumentations"))
+
+
+def _django_folder() -> tuple[str, ...]:
+    django: Any = sys.modules.get("django")
+    return (os.path.dirname(django.__file__) + os.sep,) if django else ()
+
+
+@functools.lru_cache(maxsize=1)
+def _standard_library() -> str:
+    return os.path.dirname(os.__file__) + os.sep
+
+
+def _shown(frame: FrameType, number: int) -> str:
+    return f"{_short(frame.f_code.co_filename, frame.f_globals.get('__name__'))}:{number}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _short(filename: str, module: object) -> str:
+    """Return a file's path from the folder that its top package is in."""
+    depth = module.count(".") if isinstance(module, str) else 0
+    if os.path.basename(filename) == "__init__.py":
+        depth += 1
+    return "/".join(filename.split(os.sep)[-depth - 1 :])

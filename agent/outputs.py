@@ -1,0 +1,330 @@
+"""Where JSON lines go: standard streams, a file, UDP, TCP (logstash), Splunk's HTTP collector.
+
+Nothing here raises or waits in the thread that logs. What goes over a connection waits in a bounded
+queue for a thread, started by the first line in each process; what the queue cannot take is
+dropped, counted, and said.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from introspect.agent import guard, outgoing, work
+from introspect.agent.descriptors import Descriptor
+from introspect.agent.emitter import LOG_DROPPED
+from introspect.agent.settings import Address
+from introspect.agent.transport import transport_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from introspect.agent.settings import Output
+
+QUEUE_LINES = 10_000
+BATCH_BYTES = 500_000
+SECONDS_AT_EXIT = 2.0
+SECONDS_BETWEEN_TRIES = (0.1, 0.5, 1.0, 5.0, 15.0)
+SECONDS_BETWEEN_ROTATION_CHECKS = 1.0
+CONNECT_TIMEOUT_SECONDS = 5.0
+
+
+class Outputs:
+    """All outputs of this process; each line goes to every one."""
+
+    def __init__(self, outputs: Iterable[Output]) -> None:
+        self._outputs = [(output, _writer(output)) for output in outputs]
+        self.dropped = 0
+
+    def write(self, line: bytes) -> None:
+        """Write one line, its newline included."""
+        for output, write in self._outputs:
+            try:
+                taken = write(line)
+            except OSError as error:
+                taken = False
+                guard.say(
+                    f"log:{output}",
+                    f"JSON log lines to {output} are lost: {error} (INTROSPECT_LOG)",
+                )
+            if not taken:
+                guard.say(
+                    f"log:{output}", f"JSON log lines to {output} are dropped (INTROSPECT_LOG)"
+                )
+                self.dropped += 1
+                work.count(LOG_DROPPED.of())
+
+
+def _writer(output: Output) -> Callable[[bytes], bool]:
+    if output.kind == "stdout":
+        return lambda line: _write_all(1, line)
+    if output.kind == "stderr":
+        return lambda line: _write_all(2, line)
+    if output.kind == "file":
+        return File(output.path).write
+    if output.kind == "udp":
+        return Datagrams(output).write
+    if output.kind == "tcp":
+        return Shipper(output, TcpDelivery(output.host, output.port)).write
+    return Shipper(output, SplunkDelivery(output)).write
+
+
+def _write_all(number: int, line: bytes) -> bool:
+    written = os.write(number, line)
+    while written < len(line):  # a pipe that is nearly full
+        written += os.write(number, line[written:])
+    return True
+
+
+# Without waiting: a named pipe that nobody reads would hold up whoever opens it.
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class File:
+    """A file that several processes append to and that logrotate may rename.
+
+    Each line is one ``write`` to a descriptor opened with ``O_APPEND``, so lines never mix.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor: Descriptor | None = None
+        self._next_check = 0.0
+        self._is_torn = False
+
+    def write(self, line: bytes) -> bool:
+        """Append *line*; raises ``OSError`` if the file cannot be opened or the disk is full."""
+        descriptor = self._descriptor
+        now = time.monotonic()
+        if descriptor is None or now >= self._next_check or not descriptor.is_ours():
+            descriptor = self._checked(now)
+        if self._is_torn:  # the disk was full in the middle of a line
+            line = b"\n" + line
+        written = os.write(descriptor.number, line)
+        self._is_torn = 0 < written < len(line)
+        return written == len(line)
+
+    def _checked(self, now: float) -> Descriptor:
+        self._next_check = now + SECONDS_BETWEEN_ROTATION_CHECKS
+        descriptor = self._descriptor
+        if descriptor is not None and descriptor.is_ours() and descriptor.is_file(self._path):
+            return descriptor
+        # A fork's copy shares the open file, which is as good as its own.
+        self._descriptor = None
+        if descriptor is not None:
+            descriptor.close()
+        number = os.open(self._path, _APPEND, 0o640)
+        self._descriptor = descriptor = Descriptor(number)
+        return descriptor
+
+
+class Datagrams:
+    """UDP: one line a datagram; a longer line than a datagram holds does not exist."""
+
+    def __init__(self, output: Output) -> None:
+        self._transport = transport_for(Address("udp", output.host, output.port))
+
+    def write(self, line: bytes) -> bool:
+        """Send *line* without its newline; ``False`` if it or the one before is lost."""
+        drops = self._transport.drops
+        return self._transport.send(line.rstrip(b"\n")) and self._transport.drops == drops
+
+
+class _Queue:
+    """The lines that wait in one process, and its thread's state."""
+
+    def __init__(self) -> None:
+        import threading
+
+        self.pid = os.getpid()
+        self.lines: deque[bytes] = deque()
+        self.wake = threading.Event()
+        self.unstarted = [True]  # whoever pops it starts the thread: a list's pop is atomic
+        self.running = True
+        self.delivering = False
+
+    def next_batch(self) -> list[bytes]:
+        """Take lines from the front, about ``BATCH_BYTES`` of them."""
+        batch: list[bytes] = []
+        size = 0
+        self.delivering = bool(self.lines)
+        while self.lines and size < BATCH_BYTES:
+            line = self.lines.popleft()
+            batch.append(line)
+            size += len(line)
+        return batch
+
+
+class Shipper:
+    """A bounded queue, and a thread that delivers what is in it, in each process that writes."""
+
+    def __init__(self, output: Output, deliver: TcpDelivery | SplunkDelivery) -> None:
+        self._output = output
+        self._deliver = deliver
+        self._queues: dict[int, _Queue] = {}
+        self._queue: _Queue | None = None
+
+    def write(self, line: bytes) -> bool:
+        """Queue *line*; ``False`` if the queue is full."""
+        queue = self._queue
+        if queue is None or queue.pid != os.getpid():
+            queue = self._new_queue()
+        if len(queue.lines) >= QUEUE_LINES:
+            return False
+        queue.lines.append(line)  # a deque's append is atomic, and never waits
+        if queue.unstarted:
+            self._start_thread(queue)
+        elif not queue.wake.is_set():
+            queue.wake.set()
+        return True
+
+    def _new_queue(self) -> _Queue:
+        """In a new process: what is queued is the parent's to deliver, its thread is not here.
+
+        Threads that come here at once get the same queue: ``setdefault`` is atomic, and a lock
+        might have been held when this process was forked.
+        """
+        import atexit
+
+        if not self._queues:
+            atexit.register(self._flush_at_exit)  # a forked child has it already
+        pid = os.getpid()
+        self._queue = queue = self._queues.setdefault(pid, _Queue())
+        for other in [known for known in self._queues if known != pid]:
+            self._queues.pop(other, None)
+        return queue
+
+    def _start_thread(self, queue: _Queue) -> None:
+        import threading
+
+        try:
+            queue.unstarted.pop()
+        except IndexError:  # another thread has
+            return
+        try:
+            threading.Thread(
+                target=self._run, args=(queue,), name="introspect-log", daemon=True
+            ).start()
+        except RuntimeError:  # the interpreter is shutting down
+            queue.running = False
+
+    def _run(self, queue: _Queue) -> None:
+        # Our own traffic and log lines are not the application's.
+        outgoing.enter()
+        work.current.set(None)
+        _own_threads.add((queue.pid, _thread.get_ident()))
+        failures = 0
+        while queue.running:
+            batch = queue.next_batch()
+            if not batch:
+                queue.wake.wait(1.0)
+                queue.wake.clear()
+                continue
+            try:
+                self._deliver(batch)
+                failures = 0
+            except Exception as error:
+                queue.lines.extendleft(reversed(batch))
+                guard.say(
+                    f"wait:{self._output}",
+                    f"JSON log lines to {self._output} wait: {type(error).__name__}: {error} "
+                    "(INTROSPECT_LOG)",
+                )
+                time.sleep(SECONDS_BETWEEN_TRIES[min(failures, len(SECONDS_BETWEEN_TRIES) - 1)])
+                failures += 1
+
+    def _flush_at_exit(self) -> None:
+        queue = self._queue
+        if queue is None or queue.pid != os.getpid() or not queue.running:
+            return
+        deadline = time.monotonic() + SECONDS_AT_EXIT
+        queue.wake.set()
+        while (queue.lines or queue.delivering) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        queue.running = False
+
+
+class TcpDelivery:
+    """logstash's ``json_lines``: lines over one connection, made again when it breaks."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._address = (host, port)
+        self._pid = 0
+        self._socket: Any = None
+
+    def __call__(self, lines: Sequence[bytes]) -> None:
+        """Send *lines*; raises ``OSError`` if they did not get out."""
+        try:
+            self._connected().sendall(b"".join(lines))
+        except OSError:
+            if self._socket is not None:
+                self._socket.close()
+            self._socket = None
+            raise
+
+    def _connected(self) -> Any:
+        import socket
+
+        if self._pid != os.getpid():
+            self._pid, self._socket = os.getpid(), None
+        if self._socket is not None and _is_closed_by_peer(self._socket):
+            self._socket.close()
+            self._socket = None
+        if self._socket is None:
+            self._socket = socket.create_connection(self._address, CONNECT_TIMEOUT_SECONDS)
+        return self._socket
+
+
+def _is_closed_by_peer(sock: Any) -> bool:
+    """Tell whether the other end has hung up: a first send would still seem to succeed."""
+    import socket
+
+    sock.settimeout(0)  # with any other, Python waits for something to read, whatever the flags
+    try:
+        return not sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        sock.settimeout(CONNECT_TIMEOUT_SECONDS)
+
+
+class SplunkDelivery:
+    """Splunk's HTTP Event Collector: a batch is one POST of events."""
+
+    def __init__(self, output: Output) -> None:
+        scheme = output.kind.removeprefix("splunk+")
+        self._url = f"{scheme}://{output.host}:{output.port}/services/collector/event"
+        self._authorization = f"Splunk {output.token}"
+        self._pid = 0
+        self._session: Any = None
+
+    def __call__(self, lines: Sequence[bytes]) -> None:
+        """Post *lines*; raises ``requests.RequestException`` or ``OSError`` if refused."""
+        import requests
+
+        if self._pid != os.getpid():
+            self._pid, self._session = os.getpid(), requests.Session()
+            self._session.auth = self._authorize  # a header would give way to the user's netrc
+        body = b"".join(
+            b'{"sourcetype":"_json","event":' + line.rstrip(b"\n") + b"}" for line in lines
+        )
+        answer = self._session.post(self._url, data=body, timeout=CONNECT_TIMEOUT_SECONDS)
+        answer.raise_for_status()
+
+    def _authorize(self, request: Any) -> Any:
+        request.headers["Authorization"] = self._authorization
+        return request
+
+
+# Process and thread: a forked child may give a thread of its own the number of our parent's.
+_own_threads: set[tuple[int, int]] = set()
+
+
+def is_own_thread() -> bool:
+    """Tell whether this thread is one of ours, whose log records nobody wants."""
+    return bool(_own_threads) and (os.getpid(), _thread.get_ident()) in _own_threads

@@ -1,0 +1,361 @@
+"""Replace a function by one that is timed, observe it, and put it back.
+
+An instrumentation declares what it replaces as data::
+
+    PATCHES = (timed("requests.sessions:Session.send", before=started, after=answered),)
+
+and the patcher owns the call: clock, call the original exactly once, clock, observe, and return
+or raise what the original did. So an instrumentation cannot forget to call it, call it twice,
+swallow its exception or change its result.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from time import perf_counter as clock
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+from introspect.agent import guard, imports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import ModuleType
+
+Function: TypeAlias = "Callable[..., Any]"
+
+PASS: Final = object()
+"""Returned by a ``before``: let this call through, unobserved."""
+
+APPLIED = "applied"
+WAITING = "waiting"
+ABSENT = "absent"
+
+
+class Patch(NamedTuple):
+    """One replaced attribute: ``target`` is ``module:Class.method`` or ``module:function``.
+
+    ``wrap(original)`` makes the replacement.
+    """
+
+    target: str
+    wrap: Callable[[Function], Function]
+    own: bool = False
+    """Only where the class defines the attribute itself: a parent's is patched there."""
+
+    @property
+    def module(self) -> str:
+        """The module whose import the patch waits for."""
+        return self.target.partition(":")[0]
+
+    @property
+    def attribute(self) -> str:
+        """The dotted path inside the module."""
+        return self.target.partition(":")[2]
+
+
+def timed(
+    target: str, *, after: Function, before: Function | None = None, own: bool = False
+) -> Patch:
+    """Observe each call of *target*, be it a function or a coroutine function.
+
+    ``before(args, kwargs)`` runs ahead of the call. What it returns is handed to ``after``;
+    ``PASS`` lets the call through unobserved, and so does an exception in it.
+
+    ``after(started, ended, args, kwargs, result, error)`` runs behind it, and gets what ``before``
+    returned as its first argument if there is a ``before``. Times are seconds of
+    ``time.perf_counter``. ``result`` is ``None`` if the call raised ``error``.
+    """
+
+    def wrap(original: Function) -> Function:
+        observe = _tested(after)
+        prepare = _tested(before) if before else None
+        if inspect.iscoroutinefunction(original):
+            return _around_coroutine(original, prepare, observe)
+        if prepare is None:
+            return _behind(original, observe)
+        return _around(original, prepare, observe)
+
+    return Patch(target, wrap, own)
+
+
+def noticed(target: str, notice: Function) -> Patch:
+    """Run ``notice(args, kwargs)`` ahead of each call of *target*, a plain function."""
+
+    def wrap(original: Function) -> Function:
+        look = _tested(notice)
+
+        @functools.wraps(original)
+        def noticed_call(*args: Any, **kwargs: Any) -> Any:
+            __traceback_hide__ = True
+            try:
+                look(args, kwargs)
+            except Exception:
+                guard.swallow(look)
+            return original(*args, **kwargs)
+
+        return noticed_call
+
+    return Patch(target, wrap)
+
+
+def rewriting(target: str, rewrite: Function) -> Patch:
+    """Call *target* with other arguments: ``rewrite(args, kwargs)`` returns both anew."""
+
+    def wrap(original: Function) -> Function:
+        change = _tested(rewrite)
+
+        @functools.wraps(original)
+        def rewritten(*args: Any, **kwargs: Any) -> Any:
+            __traceback_hide__ = True
+            try:
+                changed = change(args, kwargs)
+            except Exception:
+                guard.swallow(change)
+                changed = (args, kwargs)
+            return original(*changed[0], **changed[1])
+
+        return rewritten
+
+    return Patch(target, wrap)
+
+
+def amended(target: str, amend: Function) -> Patch:
+    """Return ``amend(args, kwargs, result)`` in place of the result of *target*."""
+
+    def wrap(original: Function) -> Function:
+        correct = _tested(amend)
+
+        @functools.wraps(original)
+        def amended_call(*args: Any, **kwargs: Any) -> Any:
+            __traceback_hide__ = True
+            result = original(*args, **kwargs)
+            try:
+                return correct(args, kwargs, result)
+            except Exception:
+                guard.swallow(correct)
+                return result
+
+        return amended_call
+
+    return Patch(target, wrap)
+
+
+# The wrappers below repeat each other on purpose: one shared inner function would cost every
+# query and template a further call. `__traceback_hide__` is Django's own convention
+# (django.views.debug): a frame with such a local is left out of the technical error pages, which
+# thus stay what they were without us.
+
+
+def _behind(original: Function, after: Function) -> Function:
+    @functools.wraps(original)
+    def timed_call(*args: Any, **kwargs: Any) -> Any:
+        started = clock()
+        try:
+            result = original(*args, **kwargs)
+        except BaseException as error:
+            ended = clock()
+            __traceback_hide__ = True
+            try:
+                after(started, ended, args, kwargs, None, error)
+            except Exception:
+                guard.swallow(after)
+            raise
+        ended = clock()
+        try:
+            after(started, ended, args, kwargs, result, None)
+        except Exception:
+            guard.swallow(after)
+        return result
+
+    return timed_call
+
+
+def _around(original: Function, before: Function, after: Function) -> Function:
+    @functools.wraps(original)
+    def timed_call(*args: Any, **kwargs: Any) -> Any:
+        __traceback_hide__ = True
+        try:
+            token = before(args, kwargs)
+        except Exception:
+            guard.swallow(before)
+            token = PASS
+        if token is PASS:
+            return original(*args, **kwargs)
+        started = clock()
+        try:
+            result = original(*args, **kwargs)
+        except BaseException as error:
+            ended = clock()
+            try:
+                after(token, started, ended, args, kwargs, None, error)
+            except Exception:
+                guard.swallow(after)
+            raise
+        ended = clock()
+        try:
+            after(token, started, ended, args, kwargs, result, None)
+        except Exception:
+            guard.swallow(after)
+        return result
+
+    return timed_call
+
+
+def _around_coroutine(original: Function, before: Function | None, after: Function) -> Function:
+    async def timed_call(*args: Any, **kwargs: Any) -> Any:
+        __traceback_hide__ = True
+        tokens: tuple[Any, ...] = ()
+        if before is not None:
+            try:
+                tokens = (before(args, kwargs),)
+            except Exception:
+                guard.swallow(before)
+                tokens = (PASS,)
+            if tokens[0] is PASS:
+                return await original(*args, **kwargs)
+        started = clock()
+        try:
+            result = await original(*args, **kwargs)
+        except BaseException as error:
+            ended = clock()
+            try:
+                after(*tokens, started, ended, args, kwargs, None, error)
+            except Exception:
+                guard.swallow(after)
+            raise
+        ended = clock()
+        try:
+            after(*tokens, started, ended, args, kwargs, result, None)
+        except Exception:
+            guard.swallow(after)
+        return result
+
+    return functools.wraps(original)(_with_parameters_of(original, timed_call))
+
+
+def _with_parameters_of(original: Function, call: Function) -> Function:
+    """Return the coroutine function *call* with the parameters of *original*, if those are plain.
+
+    Uvicorn calls an application without arguments and takes it for a factory unless that is a
+    ``TypeError``; Daphne passes the arguments by keyword, observers want them by position.
+    """
+    parameters = inspect.signature(original).parameters.values()
+    if any(
+        parameter.kind is not parameter.POSITIONAL_OR_KEYWORD
+        or parameter.default is not parameter.empty
+        for parameter in parameters
+    ):
+        return call
+    names = ", ".join(parameter.name for parameter in parameters)
+    source = (
+        f"async def timed_call({names}):\n"
+        "    __traceback_hide__ = True\n"
+        f"    return await _introspect_call({names})\n"
+    )
+    namespace: dict[str, Any] = {"_introspect_call": call}  # a parameter may be named `call`
+    exec(source, namespace)  # noqa: S102  nothing but names of parameters goes in
+    return namespace["timed_call"]  # type: ignore[no-any-return]
+
+
+_fault = False
+
+
+def inject_faults(switched_on: bool) -> None:
+    """Make every observer installed from now on raise: a test of the guard, for tests only."""
+    global _fault
+    _fault = switched_on
+
+
+def _tested(observer: Function) -> Function:
+    if not _fault:
+        return observer
+
+    @functools.wraps(observer)
+    def faulty(*_args: Any, **_kwargs: Any) -> Any:
+        raise RuntimeError("INTROSPECT_TEST_FAULT is set")
+
+    return faulty
+
+
+class _Applied(NamedTuple):
+    owner: Any
+    name: str
+    original: Any
+    own: bool  # the owner had the attribute itself, it was not inherited
+    replacement: Any
+
+
+_applied: dict[Patch, _Applied] = {}
+_status: dict[str, str] = {}
+
+
+def apply(patches: Iterable[Patch]) -> None:
+    """Apply each patch now if its module is imported, else when it is."""
+    for patch in patches:
+        _status.setdefault(patch.target, WAITING)
+        imports.when_imported(patch.module, functools.partial(_apply_to, patch))
+
+
+def status() -> dict[str, str]:
+    """For each target: ``applied``, ``waiting``, ``absent`` or ``failed: …``."""
+    return dict(_status)
+
+
+def undo_all() -> None:
+    """Restore every replaced attribute that still is ours, newest first; twice is harmless.
+
+    Where somebody else has wrapped our replacement since, theirs stays: it belongs to them.
+    """
+    imports.forget()
+    while _applied:
+        _, patch = _applied.popitem()
+        if patch.owner.__dict__.get(patch.name) is not patch.replacement:
+            continue
+        if patch.own:
+            setattr(patch.owner, patch.name, patch.original)
+        else:
+            delattr(patch.owner, patch.name)
+    _status.clear()
+
+
+def _apply_to(patch: Patch, module: ModuleType) -> None:
+    if patch in _applied:
+        return
+    try:
+        _status[patch.target] = _replace(patch, module)
+    except Exception as error:
+        _status[patch.target] = f"failed: {type(error).__name__}: {error}"
+        raise
+
+
+def _replace(patch: Patch, module: ModuleType) -> str:
+    *path, name = patch.attribute.split(".")
+    owner: Any = module
+    for step in path:
+        owner = getattr(owner, step, None)
+    if owner is None or not hasattr(owner, name):
+        return ABSENT  # another version of the library; `introspect check` says so
+    # Through __dict__, since getattr would bind a static or class method to its class.
+    own = name in owner.__dict__
+    if patch.own and not own:
+        return ABSENT
+    original = owner.__dict__[name] if own else getattr(owner, name)
+    replacement = _replacement(patch, original)
+    setattr(owner, name, replacement)
+    _applied[patch] = _Applied(owner, name, original, own, replacement)
+    return APPLIED
+
+
+def _replacement(patch: Patch, original: Any) -> Any:
+    if type(original) is FunctionType:
+        return patch.wrap(original)
+    # Static and class methods, C functions, callable objects: wrapt keeps their binding right.
+    # It costs 1.2 µs a call against 0.3 µs for a closure, so plain functions do without.
+    import wrapt
+
+    def call_wrapped(wrapped: Function, _instance: Any, args: Any, kwargs: Any) -> Any:
+        return patch.wrap(wrapped)(*args, **kwargs)
+
+    return wrapt.FunctionWrapper(original, call_wrapped)
