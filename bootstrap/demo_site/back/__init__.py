@@ -1,0 +1,1 @@
+"""The warehouse: prices and stock, as JSON over HTTP."""

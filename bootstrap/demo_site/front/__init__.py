@@ -1,0 +1,1 @@
+"""The shop: what visitors see. It asks `back` for prices and stock."""
