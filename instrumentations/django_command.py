@@ -1,0 +1,109 @@
+"""Time management commands, and give each a correlation ID."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from introspect.agent import correlation, frames, work
+from introspect.agent.correlation import Inbound
+from introspect.agent.metrics import COUNTER, TIMER, Metric
+from introspect.agent.patching import PASS, timed
+
+COMMAND = Metric("command", TIMER, "ms", ("name",), "each management command")
+ERROR = Metric("command.error", COUNTER, "", ("name",), "management commands that failed")
+
+
+class ManagementCommand(work.Command):
+    """The unit of work of one management command."""
+
+    __slots__ = ("line",)
+
+    def __init__(self, name: str) -> None:
+        inherited = correlation.inherited_id()
+        super().__init__(Inbound(inherited or correlation.new_id()), name)
+        self.line = command_line(sys.argv, name)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the canonical line says of a command alone."""
+        return {"name": self.name, "command_line": self.line}
+
+    def comment_parts(self, parts: tuple[str, ...]) -> list[str]:
+        """See ``Work.comment_parts``: a command's path is its command line."""
+        texts = []
+        if "path" in parts:
+            texts.append(self.line)
+        elif "route" in parts or "view" in parts:
+            texts.append(f"manage.py {self.name}")
+        return texts + super().comment_parts(parts)
+
+
+def command_started(args: Any, _kwargs: Any) -> Any:
+    """Begin a unit of work, unless the command is called from within one."""
+    if work.active() is not None:
+        return PASS
+    command = ManagementCommand(type(args[0]).__module__.rpartition(".")[2])
+    work.current.set(command)
+    return command
+
+
+def command_ended(
+    command: Any,
+    _started: float,
+    ended: float,
+    _args: Any,
+    _kwargs: Any,
+    _result: Any,
+    error: BaseException | None,
+) -> None:
+    """End and report it. ``sys.exit(0)`` is no failure."""
+    if not command.finish():
+        return
+    command.settle()
+    command.time(COMMAND.of(command.name), ended - command.started)
+    if error is not None and not (isinstance(error, SystemExit) and error.code in (None, 0)):
+        command.failed = True
+        command.exception = {"class": type(error).__qualname__}
+        place = frames.place_of(error.__traceback__)
+        if place is not None:
+            command.exception["place"] = place
+        command.count(ERROR.of(command.name))
+    command.send(ended)
+
+
+PATCHES = (
+    timed(
+        "django.core.management.base:BaseCommand.execute",
+        before=command_started,
+        after=command_ended,
+    ),
+)
+
+
+def command_line(argv: list[str], name: str) -> str:
+    """Return ``manage.py send_subscriptions 1000``, with values masked that sound secret.
+
+    *argv* is the process's own; where it is not that of this command (``call_command`` in a
+    script), the name stands alone.
+    """
+    program = os.path.basename(argv[0]) if argv else ""
+    if name not in argv[1:2]:
+        return f"manage.py {name}"
+    if program in ("__main__.py", ""):
+        program = "manage.py"
+    from introspect.agent import logs  # 5 ms that no server needs
+
+    words = [program]
+    hide_next = False
+    for word in argv[1:]:
+        option, equals, _value = word.partition("=")
+        secret = logs.is_secret(option)
+        if hide_next:
+            words.append(logs.MASK)
+        elif secret and equals:
+            words.append(logs.scrubbed(f"{option}={logs.MASK}"))
+        else:
+            words.append(logs.scrubbed(word))
+        hide_next = secret and not equals and option.startswith("-")
+    return " ".join(words)

@@ -1,0 +1,506 @@
+"""Time every request from the handler's call until the response is closed, by view and status.
+
+The unit of work starts in ``WSGIHandler.__call__`` and ``ASGIHandler.__call__``, before any
+middleware, and ends when the response is closed: by a callback in its ``_resource_closers``, so
+that the WSGI iterable is never wrapped and ``wsgi.file_wrapper`` survives. Views, middleware and
+settings are left alone.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from functools import partial
+from time import perf_counter as clock
+from typing import TYPE_CHECKING, Any
+
+from introspect.agent import correlation, frames, work
+from introspect.agent.metrics import COUNTER, OTHER, TIMER, Metric
+from introspect.agent.patching import PASS, timed
+from introspect.agent.work import milliseconds
+
+REQUEST = Metric("request", TIMER, "ms", (), "every request, start to close")
+VIEW = Metric(
+    "view",
+    TIMER,
+    "ms",
+    ("view", "method"),
+    "the same, by view (`unresolved` for unmatched paths, never the path)",
+)
+RESPONSE = Metric("response", COUNTER, "", ("status",), "responses by status")
+FIRST_BYTE = Metric("request.first_byte", TIMER, "ms", (), "until the handler returned a response")
+QUEUE = Metric(
+    "request.queue", TIMER, "ms", (), "waited in front of us (`X-Request-Start` of the proxy)"
+)
+ABORTED = Metric(
+    "request.aborted", COUNTER, "", (), "requests that ended without a response: disconnect, exit"
+)
+IGNORED = Metric("ignored", COUNTER, "", (), "requests to `INTROSPECT_IGNORE_PATHS`")
+EXCEPTION = Metric(
+    "exception", COUNTER, "", ("class", "view"), "exceptions, those Django converts to 4xx included"
+)
+
+if TYPE_CHECKING:
+    from introspect.agent.correlation import Inbound
+    from introspect.agent.settings import Settings
+
+# What the calls of each area took together within one request that made any.
+TOTALS = {
+    "db": Metric("request.db", TIMER, "ms", (), "time in the database, per request using it"),
+    "template": Metric("request.template", TIMER, "ms", (), "time in templates, per request"),
+    "http": Metric("request.http", TIMER, "ms", (), "time in outgoing calls, per request"),
+    "cache": Metric("request.cache", TIMER, "ms", (), "time in caches, per request"),
+}
+QUERIES = Metric("request.db_queries", TIMER, "", (), "number of SQL statements, per request")
+
+UNRESOLVED = "unresolved"
+METHODS = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
+)
+
+# A client that goes away, a server that stops: not an error of the application's.
+INTERRUPTIONS = (GeneratorExit, SystemExit, KeyboardInterrupt)
+
+LONGEST_QUEUE_SECONDS = 600.0
+SERVER_ERROR = 500
+
+_ignored_paths: Any = None
+
+
+def configure(settings: Settings) -> None:
+    """Take the patterns of paths to ignore."""
+    global _ignored_paths
+    _ignored_paths = settings.ignore_paths
+
+
+class Request(work.Work):
+    """The unit of work of one HTTP request."""
+
+    __slots__ = (
+        "django_request",
+        "exception_id",
+        "first_byte",
+        "in_handler",
+        "method",
+        "path",
+        "queue_seconds",
+        "response_bytes",
+        "route",
+        "scope",
+        "status",
+        "task",
+        "user_id",
+    )
+
+    kind = "request"
+
+    def __init__(
+        self, scope: Any, method: Any, path: str, inbound: Inbound, queue: str | None
+    ) -> None:
+        super().__init__(inbound)
+        # The WSGI environ or ASGI scope: by its identity `answered` knows its own request.
+        self.scope = scope
+        self.django_request: Any = None
+        self.method = known_method(method)
+        self.path = path
+        self.muted = _ignored_paths is not None and _ignored_paths.fullmatch(path) is not None
+        self.queue_seconds = waited(queue, time.time()) if queue else None
+        self.in_handler = True
+        # Of an ASGI request, by its identity: the asyncio task that its handler runs in.
+        self.task: int | None = None
+        self.first_byte: float | None = None
+        self.status: int | None = None
+        self.name = UNRESOLVED
+        self.route: str | None = None
+        self.response_bytes: int | None = None
+        self.user_id: str | int | None = None
+        self.exception_id = 0
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the canonical line says of a request alone."""
+        fields: dict[str, Any] = {
+            "method": self.method,
+            "path": self.path,
+            "route": self.route,
+            "view": self.name,
+            "status": self.status,
+        }
+        if self.first_byte is not None:
+            fields["first_byte_ms"] = milliseconds(self.first_byte - self.started)
+        if self.queue_seconds is not None:
+            fields["queue_ms"] = milliseconds(self.queue_seconds)
+        if self.response_bytes is not None:
+            fields["response_bytes"] = self.response_bytes
+        if self.user_id is not None:
+            fields["user_id"] = self.user_id
+        return fields
+
+    def comment_parts(self, parts: tuple[str, ...]) -> list[str]:
+        """See ``Work.comment_parts``."""
+        match = getattr(self.django_request, "resolver_match", None)
+        texts = []
+        if "path" in parts:
+            texts.append(self.path)
+        if "route" in parts and match is not None:
+            texts.append(match.route or "/")
+        if "view" in parts and match is not None:
+            texts.append(callable_name(match.func))
+        return texts + super().comment_parts(parts)
+
+    def comments_are_final(self, parts: tuple[str, ...]) -> bool:
+        """See ``Work.comments_are_final``: before the URL is resolved, there is no view."""
+        needs_match = "route" in parts or "view" in parts
+        return not needs_match or getattr(self.django_request, "resolver_match", None) is not None
+
+    def end(self) -> None:
+        """Finish and report; called by whatever sees the end first, and again by the others."""
+        if not self.finish():
+            return
+        ended = clock()
+        seconds = ended - self.started
+        self.scope = self.django_request = None
+        self.failed = self.failed or (self.status or 0) >= SERVER_ERROR
+        if self.muted:
+            work.process().count(IGNORED.of())
+            work.process().recorded()
+            return
+        self.settle()
+        if self.totals:
+            self._add_totals()
+        self.time(REQUEST.series[()], seconds)
+        self.time(VIEW.series[self.name, self.method], seconds)
+        if self.first_byte is not None:
+            self.time(FIRST_BYTE.series[()], self.first_byte - self.started)
+        if self.queue_seconds is not None:
+            self.time(QUEUE.of(), self.queue_seconds)
+        if self.status is None:
+            self.count(ABORTED.of())
+        else:
+            self.count(RESPONSE.series[(self.status,)])
+        self.send(ended)
+
+    def _add_totals(self) -> None:
+        for area, metric in TOTALS.items():
+            total = self.totals.get(area)
+            if total is None:
+                continue
+            self.time(metric.series[()], total.seconds)
+            if area == "db":
+                self.value(QUERIES.series[()], total.calls)
+
+
+def wsgi_called(args: Any, _kwargs: Any) -> Any:
+    """Begin the unit of work of one WSGI request."""
+    environ = args[1]
+    if _is_nested(environ):
+        return PASS
+    header = environ.get
+    path = header("PATH_INFO", "")
+    if not path.isascii():  # WSGI hands a path over as bytes in Latin-1's clothes
+        path = path.encode("latin-1", "replace").decode("utf-8", "replace")
+    policy = correlation.policy
+    inbound = policy.accept(header, policy.wsgi_keys)
+    queue = header("HTTP_X_REQUEST_START")
+    return _begin(Request(environ, header("REQUEST_METHOD"), path, inbound, queue))
+
+
+def wsgi_returned(
+    request: Any,
+    _started: float,
+    _ended: float,
+    _args: Any,
+    _kwargs: Any,
+    result: Any,
+    error: Any,
+) -> None:
+    """See to it that the unit ends when the response is closed."""
+    request.in_handler = False
+    if error is not None:
+        escaped(request, error)
+        request.end()
+    elif request.first_byte is None:
+        # Answered by a handler of the application's own that never asked `get_response`.
+        _end_on_close(request, result)
+
+
+def _end_on_close(request: Request, response: Any) -> None:
+    closers = getattr(response, "_resource_closers", None)
+    if closers is None:
+        request.end()
+        return
+    request.status = response.status_code
+    request.first_byte = clock()
+    closers.append(request.end)
+
+
+def asgi_called(args: Any, _kwargs: Any) -> Any:
+    """Begin the unit of work of one ASGI request; other scopes pass."""
+    scope = args[1]
+    task = id(sys.modules["asyncio"].current_task())
+    if scope.get("type") != "http" or _is_nested(scope, task):
+        return PASS
+    headers = {name.decode("latin-1"): value for name, value in scope.get("headers") or ()}
+
+    def header(name: str) -> Any:
+        value = headers.get(name)
+        return value if value is None else value.decode("latin-1")
+
+    policy = correlation.policy
+    inbound = policy.accept(header, policy.asgi_keys)
+    queue = header("x-request-start")
+    request = Request(scope, scope.get("method"), scope.get("path", ""), inbound, queue)
+    request.task = task
+    request.thread = 0  # shared with other requests: its CPU time is not this one's
+    return _begin(request)
+
+
+def asgi_returned(
+    request: Any,
+    _started: float,
+    _ended: float,
+    _args: Any,
+    _kwargs: Any,
+    _result: Any,
+    error: Any,
+) -> None:
+    """End the unit: under ASGI the response has been sent and closed by now."""
+    request.in_handler = False
+    if error is not None:
+        escaped(request, error)
+    request.end()
+
+
+def _begin(request: Request) -> Request:
+    previous = work.current.get()
+    if isinstance(previous, Request) and not previous.finished and not previous.in_handler:
+        previous.end()  # its server never closed the response, and the thread has moved on
+    work.current.set(request)
+    return request
+
+
+def _is_nested(scope: Any, task: int | None = None) -> bool:
+    """Tell whether this call is made by a handler that we are already inside of.
+
+    A handler's subclass calls ``super().__call__``; some applications serve requests within
+    requests. The outermost counts. But where a client sends its next request ahead of the answer,
+    Uvicorn and Daphne start that one's task from within the first, whose context it inherits.
+    """
+    current = work.current.get()
+    if not isinstance(current, Request):
+        return False
+    if current.scope is scope:
+        return True
+    return current.in_handler and (current.task is None or current.task == task)
+
+
+def entered(args: Any, _kwargs: Any) -> Request | None:
+    """Note Django's request object: it will know the view once middleware and URLs have run."""
+    request = _request_of(args[1])
+    if request is not None:
+        request.django_request = args[1]
+    return request
+
+
+def answered(
+    request: Request | None,
+    _started: float,
+    ended: float,
+    args: Any,
+    _kwargs: Any,
+    result: Any,
+    _error: Any,
+) -> None:
+    """Note view, status and time of Django's answer; runs behind all middleware."""
+    if request is None or request.finished or result is None or request.first_byte is not None:
+        return
+    request.first_byte = ended
+    request.status = result.status_code
+    # First of all: whatever fails below, the unit must end.
+    if "type" not in request.scope:  # WSGI: an ASGI scope has one, and ends in asgi_returned
+        result._resource_closers.append(request.end)  # noqa: SLF001  Django offers no other way
+    request.name = view_name(args[1])
+    _answer_with_id(request, result)
+    if work.detail_wanted:
+        _note_detail(request, args[1], result)
+
+
+def created(
+    _started: float, ended: float, args: Any, _kwargs: Any, result: Any, _error: Any
+) -> None:
+    """Note the status of an ASGI request that Django cannot read, and answers by itself."""
+    request = work.current.get()
+    if isinstance(request, Request) and request.scope is args[1] and result[0] is None:
+        request.first_byte = ended
+        request.status = result[1].status_code
+        _answer_with_id(request, result[1])
+
+
+def _answer_with_id(request: Request, response: Any) -> None:
+    """Set the response header, unless the application has."""
+    name = correlation.policy.header
+    # Its dictionary by lower-case name: what the mapping itself does for a header that is not there
+    # raises an exception inside and takes ten times as long.
+    present = response.headers._store  # noqa: SLF001
+    if name is None or name.lower() in present:
+        return
+    response.headers[name] = request.correlation_id
+    if "access-control-expose-headers" in present:
+        _expose(name, response)
+
+
+def _expose(name: str, response: Any) -> None:
+    """Name our header to scripts of other origins, where the site names its headers to them."""
+    exposed = response.headers["Access-Control-Expose-Headers"]
+    names = {word.strip().lower() for word in exposed.split(",")}
+    if not names & {"*", name.lower()}:
+        response.headers["Access-Control-Expose-Headers"] = (
+            f"{exposed}, {name}" if exposed.strip() else name
+        )
+
+
+def _note_detail(request: Request, django_request: Any, response: Any) -> None:
+    match = getattr(django_request, "resolver_match", None)
+    if match is not None:
+        request.route = match.route or "/"  # the root's route is an empty string
+    if not response.streaming:
+        request.response_bytes = len(response.content)
+    # Only what the application has loaded itself: `request.user` would query, and add a
+    # `Vary: Cookie` to the response.
+    user = _loaded_user(django_request.__dict__)
+    if user is not None:
+        key = getattr(user, "pk", None)
+        request.user_id = key if key is None or type(key) is int else str(key)
+
+
+def _loaded_user(attributes: dict[str, Any]) -> Any:
+    for name in ("_cached_user", "_acached_user", "user"):
+        user = attributes.get(name)
+        # Set by `login()` and by REST framework as what it is, by the middleware as a lazy object.
+        if user is not None and type(user).__name__ != "SimpleLazyObject":
+            return user
+    return None
+
+
+def exception_converted(
+    _started: float, _ended: float, args: Any, _kwargs: Any, _result: Any, error: Any
+) -> None:
+    """Count an exception that Django turns into a response."""
+    request = _request_of(args[0])
+    if request is not None:
+        _count_exception(request, args[1], view_name(args[0]))
+        if error is None:
+            request.exception_id = 0  # converted: whatever is raised next is another
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    # Where asyncio has not been imported, which takes 20 ms, nothing can have been cancelled.
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and isinstance(error, asyncio.CancelledError)
+
+
+def escaped(request: Request, error: BaseException) -> None:
+    """Count an exception that left the handler (``DEBUG_PROPAGATE_EXCEPTIONS``, a broken one)."""
+    if not (isinstance(error, INTERRUPTIONS) or _is_cancellation(error)):
+        request.status = request.status or 500
+        _count_exception(request, error, request.name)
+
+
+def _count_exception(request: Request, error: BaseException, view: str) -> None:
+    if request.exception_id != id(error):
+        request.exception_id = id(error)
+        name = type(error).__qualname__
+        request.count(EXCEPTION.of(name, view))
+        if work.detail_wanted:
+            request.exception = {"class": name}
+            place = frames.place_of(error.__traceback__)
+            if place is not None:
+                request.exception["place"] = place
+
+
+def _request_of(django_request: Any) -> Request | None:
+    """Return the unit of work of this very request; a test client's inside it has none."""
+    current = work.current.get()
+    if not isinstance(current, Request) or current.finished:
+        return None
+    attributes = django_request.__dict__
+    scope = attributes.get("environ") or attributes.get("scope")
+    return current if scope is current.scope else None
+
+
+PATCHES = (
+    timed(
+        "django.core.handlers.wsgi:WSGIHandler.__call__", before=wsgi_called, after=wsgi_returned
+    ),
+    timed(
+        "django.core.handlers.asgi:ASGIHandler.__call__", before=asgi_called, after=asgi_returned
+    ),
+    timed("django.core.handlers.base:BaseHandler.get_response", before=entered, after=answered),
+    timed(
+        "django.core.handlers.base:BaseHandler.get_response_async", before=entered, after=answered
+    ),
+    # runserver's static files, which ask neither of the two above.
+    timed(
+        "django.contrib.staticfiles.handlers:StaticFilesHandlerMixin.get_response",
+        before=entered,
+        after=answered,
+    ),
+    timed(
+        "django.contrib.staticfiles.handlers:StaticFilesHandlerMixin.get_response_async",
+        before=entered,
+        after=answered,
+    ),
+    timed("django.core.handlers.asgi:ASGIHandler.create_request", after=created),
+    timed("django.core.handlers.exception:response_for_exception", after=exception_converted),
+)
+
+
+def view_name(django_request: Any) -> str:
+    """Return the dotted name of the view that the request was routed to.
+
+    Read at the end of the request, since middleware may change ``request.urlconf``. Class-based
+    views are named by their class, the admin's by the ``ModelAdmin``, REST framework's view sets by
+    class and action.
+    """
+    match = getattr(django_request, "resolver_match", None)
+    if match is None:
+        return UNRESOLVED
+    return callable_name(match.func, django_request.method)
+
+
+def callable_name(view: Any, method: str | None = None) -> str:
+    """Return the dotted name of a view, whatever kind of callable it is."""
+    while isinstance(view, partial):
+        view = view.func
+    if not isinstance(getattr(view, "__qualname__", None), str) or not hasattr(view, "__module__"):
+        view = type(view)  # a callable object
+    attributes = getattr(view, "__dict__", {})
+    owner = attributes.get("view_class") or attributes.get("cls")  # Django's as_view, then DRF's
+    if isinstance(owner, type):
+        actions = attributes.get("actions")  # a view set's: {"get": "list"}
+        action = actions.get((method or "").lower()) if isinstance(actions, dict) else None
+        return f"{owner.__module__}.{owner.__qualname__}{f'.{action}' if action else ''}"
+    admin = attributes.get("model_admin")
+    if admin is not None:
+        return f"{type(admin).__module__}.{type(admin).__qualname__}.{view.__name__}"
+    return f"{view.__module__}.{view.__qualname__}"
+
+
+def known_method(method: Any) -> str:
+    """Return an HTTP method as it is if it is a standard one, else ``_other``."""
+    return method if method in METHODS else OTHER
+
+
+def waited(header: str, now: float) -> float | None:
+    """Return the seconds since the time in an ``X-Request-Start`` header, if that is plausible.
+
+    Proxies write ``t=`` or nothing, then seconds, milliseconds or microseconds since 1970.
+    """
+    try:
+        stamp = float(header.strip().removeprefix("t="))
+    except ValueError:
+        return None
+    for unit in (1.0, 1e3, 1e6):
+        seconds = now - stamp / unit
+        if 0 <= seconds <= LONGEST_QUEUE_SECONDS:
+            return seconds
+    return None

@@ -1,0 +1,180 @@
+"""Put a comment into each SQL statement that says where it comes from.
+
+Below Django's debug layer, so that ``connection.queries`` and ``assertNumQueries`` show the
+application's own SQL, and on the class, so that every alias and every kind of cursor is covered.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from introspect.agent import frames, sqlcomment, work
+from introspect.agent.patching import Patch, amended, rewriting
+
+if TYPE_CHECKING:
+    from introspect.agent.settings import Settings
+
+_choice = sqlcomment.parse("path")
+_is_suffix = False
+
+# A statement of these alone is empty. Databases say different things to that: it stays empty.
+_NOTHING = " \t\r\n\f\v;"
+
+# Databases that cache plans by a statement's text: a text of its own for each request would fill
+# the cache with plans that are used once.
+_CACHING_VENDORS = frozenset({"oracle", "microsoft"})
+
+
+def configure(settings: Settings) -> None:
+    """Take what the comments say, and where they stand."""
+    global _choice, _is_suffix
+    _choice = settings.sql_comment
+    _is_suffix = settings.sql_comment_position == "suffix"
+
+
+def statement_runs(args: Any, kwargs: Any) -> Any:
+    """Add the comment to the SQL of ``_execute(cursor, sql, params, …)``."""
+    unit = work.current.get()
+    if unit is None or unit.finished or len(args) < 2:  # noqa: PLR2004
+        return args, kwargs
+    cursor, sql = args[0], args[1]
+    placed = unit.sql_comments.get(cursor.db.alias) or comment_for(unit, cursor.db)
+    comment, is_suffix = placed
+    if not comment:
+        return args, kwargs
+    unit.last_comment = comment
+    if type(sql) is str and not is_suffix and sql.strip(_NOTHING):
+        commented = f"{comment} {sql}"  # what nearly every statement is
+    else:
+        commented = _with_comment(sql, comment, suffix=is_suffix)
+    return (cursor, commented, *args[2:]), kwargs
+
+
+def statements_run(args: Any, kwargs: Any) -> Any:
+    """Add the comment to the SQL of ``_executemany(cursor, sql, param_list, …)``.
+
+    MySQL's drivers turn ``INSERT … VALUES`` into one statement of many rows if a regular expression
+    matches the whole text: it takes a comment behind the verb, and nowhere else.
+    """
+    if len(args) > 1 and args[0].db.vendor == "mysql" and type(args[1]) is str:
+        unit = work.active()
+        comment = comment_for(unit, args[0].db).text if unit is not None else ""
+        verb, space, rest = args[1].lstrip().partition(" ")
+        if not comment or not space:
+            return args, kwargs
+        return (args[0], f"{verb} {comment} {rest}", *args[2:]), kwargs
+    return statement_runs(args, kwargs)
+
+
+def without_comment(_args: Any, _kwargs: Any, text: Any) -> Any:
+    """Take our comment out of what a driver says it has sent: debug tools show that."""
+    unit = work.active()
+    if unit is None or not unit.last_comment or not isinstance(text, str):
+        return text
+    for form in (f"{unit.last_comment} ", f" {unit.last_comment}"):
+        text = text.replace(form, "", 1)
+    return text
+
+
+_PATCHES_OF_CURSORS = (
+    rewriting("django.db.backends.utils:CursorWrapper._execute", statement_runs),
+    rewriting("django.db.backends.utils:CursorWrapper._executemany", statements_run),
+)
+
+# Of Django's own databases, these two ask the driver.
+PATCHES = (
+    *_PATCHES_OF_CURSORS,
+    amended(
+        "django.db.backends.mysql.operations:DatabaseOperations.last_executed_query",
+        without_comment,
+    ),
+    amended(
+        "django.db.backends.postgresql.operations:DatabaseOperations.last_executed_query",
+        without_comment,
+    ),
+)
+
+
+def patches(settings: Settings) -> tuple[Patch, ...]:
+    """Patch nothing where no alias has comments."""
+    return () if settings.sql_comment.is_off() else PATCHES
+
+
+class Placed(NamedTuple):
+    """A comment, which may be empty, and whether it stands behind the statement."""
+
+    text: str
+    is_suffix: bool
+
+
+def comment_for(unit: work.Work, database: Any) -> Placed:
+    """Return the comment for a statement of *unit*; kept by alias, unless it names the caller."""
+    alias = database.alias
+    found: Placed | None = unit.sql_comments.get(alias)
+    if found is not None:
+        return found
+    parts = _choice.parts(alias)
+    if _caches_by_text(database):
+        parts = tuple(part for part in parts if part in sqlcomment.LOW_CARDINALITY)
+    texts = unit.comment_parts(parts)
+    if "caller" in parts:
+        texts.append(frames.caller())
+    placed = Placed(sqlcomment.comment(texts), _goes_behind(database))
+    if "caller" not in parts and unit.comments_are_final(parts):
+        unit.sql_comments[alias] = placed
+    return placed
+
+
+def _caches_by_text(database: Any) -> bool:
+    """Tell whether statements are prepared on the server, or their plans kept by their text."""
+    if database.vendor in _CACHING_VENDORS:
+        return True
+    # psycopg 3; None, Django's default, prepares nothing.
+    return getattr(database.connection, "prepare_threshold", None) is not None
+
+
+def _goes_behind(database: Any) -> bool:
+    if database.vendor == "oracle":
+        return False  # Django strips a trailing slash there, and with it the end of the comment
+    if database.vendor == "sqlite" and sys.version_info < (3, 11):
+        return True  # its driver looks for INSERT, UPDATE, DELETE at the very start, for `rowcount`
+    return _is_suffix
+
+
+def _with_comment(sql: Any, comment: str, *, suffix: bool) -> Any:
+    kind = type(sql)
+    if kind is str or issubclass(kind, str):
+        if not sql.strip(_NOTHING):
+            return sql
+        if suffix:
+            statement, semicolon = _parted(sql, ";")
+            return f"{statement} {comment}{semicolon}"
+        return f"{comment} {sql}"
+    if kind is bytes:
+        if not sql.strip(_NOTHING.encode()):
+            return sql
+        data = comment.encode("ascii")
+        if suffix:
+            statement, semicolon = _parted(sql, b";")
+            return b"%b %b%b" % (statement, data, semicolon)
+        return b"%b %b" % (data, sql)
+    return _composed(sql, comment, suffix=suffix)
+
+
+def _parted(sql: Any, semicolon: Any) -> tuple[Any, Any]:
+    """Return a statement and, apart, the semicolons that end it: some need theirs."""
+    text = sql.rstrip()
+    statement = text.rstrip(semicolon)
+    return statement, text[len(statement) :]
+
+
+def _composed(sql: Any, comment: str, *, suffix: bool) -> Any:
+    """Return psycopg's ``SQL`` and ``Composed``, and t-strings, with the comment as a part."""
+    module = type(sql).__module__
+    if module in ("psycopg.sql", "psycopg2.sql"):
+        part = sys.modules[module].SQL
+        return sql + part(f" {comment}") if suffix else part(f"{comment} ") + sql
+    if module == "string.templatelib":
+        return type(sql)(*sql, f" {comment}") if suffix else type(sql)(f"{comment} ", *sql)
+    return sql  # a lazy string or what else a driver takes: not ours to evaluate

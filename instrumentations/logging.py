@@ -1,0 +1,91 @@
+"""Put the correlation ID on every log record, count records, and ship them as JSON if asked to.
+
+``makeRecord`` is the one place that every record goes through, Django's, gunicorn's and those of
+loggers that a later ``dictConfig`` makes included. It runs after ``extra`` has been applied: a
+record factory would make the application's own ``extra={"correlation_id": …}`` raise ``KeyError``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from introspect.agent import metrics, work
+from introspect.agent.metrics import COUNTER, OTHER, Metric
+from introspect.agent.patching import Patch, timed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from introspect.agent.outputs import Outputs
+    from introspect.agent.settings import Settings
+
+RECORD = Metric("log", COUNTER, "", ("level",), "log records by level")
+
+LEVELS = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
+
+_outputs: Outputs | None = None
+_line_of: Callable[[Any], bytes] | None = None
+_lowest_level = 0
+
+
+def _no_thread_is_ours() -> bool:
+    return False
+
+
+# Nobody wants the log records of threads of ours; where nothing is shipped there are none.
+_is_own_thread: Callable[[], bool] = _no_thread_is_ours
+
+
+def configure(settings: Settings) -> None:
+    """Open no output yet, but know them."""
+    global _outputs, _line_of, _lowest_level, _is_own_thread
+    _outputs, _line_of, _is_own_thread = None, None, _no_thread_is_ours
+    _lowest_level = settings.log_level
+    if settings.log:
+        from introspect.agent import logs, outputs  # 10 ms, for those alone who ship logs
+
+        _outputs = outputs.Outputs(settings.log)
+        _line_of = logs.line_of
+        _is_own_thread = outputs.is_own_thread
+
+
+def write(line: bytes) -> None:
+    """Write one line of JSON to every output."""
+    if _outputs is not None:
+        _outputs.write(line)
+
+
+def record_made(
+    _started: float, _ended: float, _args: Any, _kwargs: Any, record: Any, error: Any
+) -> None:
+    """Set ``correlation_id`` and ``service``, unless the application has."""
+    if error is not None:
+        return
+    attributes = record.__dict__
+    if "correlation_id" not in attributes:
+        attributes["correlation_id"] = work.correlation_id()
+    if "service" not in attributes:
+        attributes["service"] = metrics.naming().service
+    if not _is_own_thread():
+        work.count(RECORD.series[(LEVELS.get(record.levelno, OTHER),)])
+
+
+def record_handled(
+    _started: float, _ended: float, args: Any, _kwargs: Any, _result: Any, _error: Any
+) -> None:
+    """Ship a record behind the application's own handlers, whose formatted text it then has."""
+    record = args[1]
+    if _line_of is None or record.levelno < _lowest_level or _is_own_thread():
+        return
+    write(_line_of(record))
+
+
+_MAKE = timed("logging:Logger.makeRecord", after=record_made)
+_HANDLE = timed("logging:Logger.callHandlers", after=record_handled)
+
+PATCHES = (_MAKE, _HANDLE)
+
+
+def patches(settings: Settings) -> tuple[Patch, ...]:
+    """Leave ``callHandlers`` alone where nothing is shipped."""
+    return PATCHES if settings.log else (_MAKE,)
