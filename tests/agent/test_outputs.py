@@ -1,0 +1,599 @@
+"""Where JSON lines go: each output on the real thing, in good days and bad ones."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from introspect.agent import outputs, settings, work
+from introspect.agent.outputs import Outputs
+from tests.helpers.ports import LOOPBACK, free_port
+from tests.helpers.processes import clean_environment, wait_until
+
+LINE = b'{"message":"a line"}\n'
+
+
+def outputs_to(*addresses: str) -> Outputs:
+    """Return the outputs that `INTROSPECT_LOG` names."""
+    found, mistakes = settings.read({"INTROSPECT_LOG": ",".join(addresses)})
+    assert not mistakes
+    return Outputs(found.log)
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let shippers of a test end with it, and keep their messages apart."""
+    shippers: list[Any] = []
+    start = outputs.Shipper.__init__
+
+    def remembered(self: Any, *args: Any) -> None:
+        start(self, *args)
+        shippers.append(self)
+
+    monkeypatch.setattr(outputs.Shipper, "__init__", remembered)
+    monkeypatch.setattr(outputs, "SECONDS_BETWEEN_TRIES", (0.05,))
+    outputs.guard._said.clear()
+    yield
+    for shipper in shippers:
+        if shipper._queue is not None:
+            shipper._queue.running = False
+    work.process().counts.clear()
+
+
+class TcpServer:
+    """logstash's `json_lines` input: keeps the lines of every connection."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.socket = socket.create_server((LOOPBACK, port))
+        self.port: int = self.socket.getsockname()[1]
+        self.address = f"tcp://{LOOPBACK}:{self.port}"
+        self.connections: list[socket.socket] = []
+        self.received: list[bytes] = []
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def lines(self) -> list[bytes]:
+        """All whole lines so far."""
+        return [line + b"\n" for data in list(self.received) for line in data.split(b"\n")[:-1]]
+
+    def _run(self) -> None:
+        while not self._stopping:
+            ready, _, _ = select.select([self.socket, *self.connections], [], [], 0.05)
+            for readable in ready:
+                if readable is self.socket:
+                    self.connections.append(self.socket.accept()[0])
+                    self.received.append(b"")
+                    continue
+                with contextlib.suppress(OSError):
+                    data = readable.recv(1 << 20)
+                    index = self.connections.index(readable)
+                    self.received[index] += data
+                    if not data:
+                        time.sleep(0.01)
+
+    def close(self) -> None:
+        """Hang up and stop listening."""
+        self._stopping = True
+        self._thread.join()
+        for connection in self.connections:
+            connection.close()
+        self.socket.close()
+
+
+@pytest.fixture
+def tcp() -> Iterator[TcpServer]:
+    """A TCP server of the test's own."""
+    with contextlib.closing(TcpServer()) as server:
+        yield server
+
+
+def in_process(code: str, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` in an interpreter of its own to its end."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        env=clean_environment(**environ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+PREAMBLE = """
+import os, sys, time
+from introspect.agent import settings
+from introspect.agent.outputs import Outputs
+outputs = Outputs(settings.log_outputs(sys.argv[1]))
+def write(text):
+    outputs.write(b'{"message":"' + text.encode() + b'"}\\n')
+"""
+
+
+def test_standard_streams() -> None:
+    """A line goes to standard output and standard error as they are at that moment."""
+    done = in_process(f"{PREAMBLE}\nwrite('one')", "stdout,stderr")
+
+    assert done.stdout == done.stderr == '{"message":"one"}\n'
+
+
+def test_a_full_standard_output_loses_a_line_and_no_more() -> None:
+    """Where standard output takes nothing, that is counted and said, and nothing is raised."""
+    code = (
+        f"{PREAMBLE}\nos.dup2(os.open('/dev/full', os.O_WRONLY), 1)\nwrite('one'); write('two')\n"
+    )
+    done = in_process(f"{code}print(outputs.dropped, file=sys.stderr)", "stdout")
+
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[-1] == "2"
+    assert done.stderr.count("JSON log lines to stdout are lost") == 1
+
+
+def test_a_full_pipe_still_gets_whole_lines() -> None:
+    """A reader that is slower than the writer gets every line, and each whole."""
+    code = f"{PREAMBLE}\nfor n in range(200): write(str(n) * 1000)\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "stdout"], env=clean_environment(), stdout=subprocess.PIPE
+    ) as process:
+        time.sleep(0.5)
+        assert process.stdout is not None
+        texts = [json.loads(line)["message"] for line in process.stdout]
+
+    assert texts == [str(number) * 1000 for number in range(200)]
+
+
+def test_a_file_of_several_processes(tmp_path: Path) -> None:
+    """Processes that append to one file never mix their lines, however long."""
+    path = tmp_path / "log.json"
+    code = f"{PREAMBLE}\nfor n in range(300): write(sys.argv[2] * 8000)\n"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, f"file://{path}", letter], env=clean_environment()
+        )
+        for letter in "abcd"
+    ]
+    assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
+
+    texts = [json.loads(line)["message"] for line in path.read_text().splitlines()]
+
+    assert sorted(texts) == sorted(letter * 8000 for letter in "abcd" for _ in range(300))
+
+
+def test_logrotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is renamed or removed is made anew within a second, and nothing is lost meanwhile."""
+    monkeypatch.setattr(outputs, "SECONDS_BETWEEN_ROTATION_CHECKS", 0.2)
+    path = tmp_path / "log.json"
+    out = outputs_to(f"file://{path}")
+    out.write(b'{"n":1}\n')
+    path.rename(tmp_path / "log.json.1")
+    out.write(b'{"n":2}\n')
+    time.sleep(0.3)
+    out.write(b'{"n":3}\n')
+    path.unlink()
+    time.sleep(0.3)
+    out.write(b'{"n":4}\n')
+
+    assert (tmp_path / "log.json.1").read_bytes() == b'{"n":1}\n{"n":2}\n'
+    assert path.read_bytes() == b'{"n":4}\n'
+    assert out.dropped == 0
+
+
+def test_copytruncate(tmp_path: Path) -> None:
+    """A file that logrotate empties in place goes on from its start."""
+    path = tmp_path / "log.json"
+    out = outputs_to(f"file://{path}")
+    out.write(LINE)
+    os.truncate(path, 0)
+    out.write(LINE)
+
+    assert path.read_bytes() == LINE
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without its folder a file's lines are counted, said once, and written as soon as it is there."""
+    path = tmp_path / "later" / "log.json"
+    out = outputs_to(f"file://{path}")
+    out.write(LINE)
+    out.write(LINE)
+
+    assert out.dropped == 2
+    assert work.process().counts[outputs.LOG_DROPPED.of()] == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert str(path) in said
+    assert "INTROSPECT_LOG" in said
+
+    path.parent.mkdir()
+    out.write(LINE)
+    assert path.read_bytes() == LINE
+
+
+def test_a_full_disk(capsys: pytest.CaptureFixture[str]) -> None:
+    """A full disk costs the lines that it does not take, and nothing else."""
+    out = outputs_to("file:///dev/full")
+    out.write(LINE)
+    out.write(LINE)
+
+    assert out.dropped == 2
+    assert "No space left" in capsys.readouterr().err
+
+
+def test_a_line_torn_by_a_full_disk_spoils_no_other(tmp_path: Path) -> None:
+    """Where the disk took half a line, the next one begins on a line of its own."""
+    path = tmp_path / "log.json"
+    code = f"""{PREAMBLE}
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+write('a' * 70); write('b' * 70)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+write('c' * 70)
+print(outputs.dropped)
+"""
+    done = in_process(code, f"file://{path}")
+
+    assert done.stdout == "1\n", done.stderr
+    first, torn, third = path.read_bytes().splitlines()
+    assert json.loads(first)["message"] == "a" * 70
+    assert torn.startswith(b'{"message":"bb')
+    assert json.loads(third)["message"] == "c" * 70
+
+
+def test_a_closed_descriptor_is_not_written_to(tmp_path: Path) -> None:
+    """A descriptor that was closed behind our back, and given to another file, is left alone."""
+    path, other = tmp_path / "log.json", tmp_path / "database"
+    out = outputs_to(f"file://{path}")
+    out.write(LINE)
+    ours = next(
+        number
+        for number in map(int, os.listdir("/proc/self/fd"))
+        if os.path.realpath(f"/proc/self/fd/{number}") == str(path)
+    )
+    database = os.open(other, os.O_WRONLY | os.O_CREAT)
+    os.dup2(database, ours)
+    out.write(LINE)
+    os.close(ours)
+    with contextlib.suppress(OSError):  # the same number, if the database got it at once
+        os.close(database)
+
+    assert other.read_bytes() == b""
+    assert path.read_bytes() == LINE * 2
+
+
+def test_a_pipe_without_a_reader_does_not_hold_anybody_up(tmp_path: Path) -> None:
+    """A named pipe that nobody reads costs lines, never time."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    done = in_process(f"{PREAMBLE}\nwrite('one')\nprint(outputs.dropped)", f"file://{path}")
+
+    assert done.stdout == "1\n", done.stderr
+
+
+def test_udp() -> None:
+    """By UDP a line is a datagram, without its newline."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((LOOPBACK, 0))
+        server.settimeout(10)
+        out = outputs_to(f"udp://{LOOPBACK}:{server.getsockname()[1]}")
+        out.write(LINE)
+        out.write(b"x" * 32_767 + b"\n")
+
+        assert server.recv(65_535) == LINE.rstrip()
+        assert server.recv(65_535) == b"x" * 32_767
+        assert out.dropped == 0
+
+
+def test_udp_without_a_listener(capsys: pytest.CaptureFixture[str]) -> None:
+    """Datagrams that nobody takes are counted and said."""
+    out = outputs_to(f"udp://{LOOPBACK}:{free_port()}")
+    for _ in range(4):
+        out.write(LINE)
+        time.sleep(0.02)
+
+    assert out.dropped > 0
+    assert capsys.readouterr().err.count("JSON log lines to udp://") == 1
+
+
+def test_tcp(tcp: TcpServer) -> None:
+    """Over TCP, lines come in order, on one connection, and without delay."""
+    out = outputs_to(tcp.address)
+    for number in range(10):
+        out.write(b'{"n":%d}\n' % number)
+        wait_until(lambda count=number + 1: len(tcp.lines) == count, 2.0)
+
+    assert [json.loads(line)["n"] for line in tcp.lines] == list(range(10))
+    assert len(tcp.connections) == 1
+    assert out.dropped == 0
+
+
+def test_tcp_of_many_threads(tcp: TcpServer) -> None:
+    """Threads that write at once, the first lines of the process included, lose none and double none."""
+    out = outputs_to(tcp.address)
+    start = threading.Barrier(8)
+
+    def write(letter: str) -> None:
+        start.wait()
+        for number in range(200):
+            out.write(f'{{"n":"{letter}{number}"}}\n'.encode())
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in "abcdefgh"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    wait_until(lambda: len(tcp.lines) >= 1600)
+    texts = [json.loads(line)["n"] for line in tcp.lines]
+    assert sorted(texts) == sorted(f"{letter}{n}" for letter in "abcdefgh" for n in range(200))
+    assert len(tcp.connections) == 1
+
+
+def test_tcp_reconnects() -> None:
+    """Lines wait for a server that is not there yet, and for one that comes back."""
+    port = free_port()
+    out = outputs_to(f"tcp://{LOOPBACK}:{port}")
+    out.write(b'{"n":1}\n')
+    time.sleep(0.2)
+    with contextlib.closing(TcpServer(port)) as first:
+        wait_until(lambda: first.lines == [b'{"n":1}\n'])
+    time.sleep(0.1)
+    out.write(b'{"n":2}\n')
+    with contextlib.closing(TcpServer(port)) as second:
+        wait_until(lambda: second.lines == [b'{"n":2}\n'])
+
+    assert out.dropped == 0
+
+
+def test_a_full_queue_drops_and_counts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A queue that nobody empties takes so many lines; the rest are dropped at once, counted, and said."""
+    monkeypatch.setattr(outputs, "QUEUE_LINES", 100)
+    out = outputs_to(f"tcp://{LOOPBACK}:{free_port()}")
+    started = time.monotonic()
+    for _ in range(150):
+        out.write(LINE)
+
+    assert time.monotonic() - started < 1.0
+    assert 40 <= out.dropped <= 50
+    assert work.process().counts[outputs.LOG_DROPPED.of()] == out.dropped
+    said = capsys.readouterr().err
+    assert said.count("are dropped") == 1
+
+
+def test_a_server_that_reads_nothing_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that accepts and then hangs costs lines, never time in the thread that logs."""
+    monkeypatch.setattr(outputs, "QUEUE_LINES", 200)
+    with socket.create_server((LOOPBACK, 0)) as hanging:
+        out = outputs_to(f"tcp://{LOOPBACK}:{hanging.getsockname()[1]}")
+        started = time.monotonic()
+        for _ in range(3000):
+            out.write(b"x" * 32_000 + b"\n")
+
+        assert time.monotonic() - started < 3.0
+        assert out.dropped > 0
+
+
+def test_what_is_queued_at_exit_is_sent(tcp: TcpServer) -> None:
+    """A process that ends right after its last line has sent it."""
+    done = in_process(f"{PREAMBLE}\nfor n in range(500): write(str(n))", tcp.address)
+
+    assert done.returncode == 0
+    wait_until(lambda: len(tcp.lines) == 500)
+
+
+def test_exit_waits_a_bounded_time() -> None:
+    """A process whose lines nobody takes ends all the same, in a little over two seconds."""
+    started = time.monotonic()
+    done = in_process(f"{PREAMBLE}\nwrite('one')", f"tcp://{LOOPBACK}:{free_port()}")
+
+    assert done.returncode == 0
+    assert time.monotonic() - started < outputs.SECONDS_AT_EXIT + 3.0
+
+
+def test_a_forked_process_ships_its_own_lines(tcp: TcpServer) -> None:
+    """After a fork, parent and child each send their own lines, once, whatever was queued then."""
+    code = f"""{PREAMBLE}
+import atexit
+write('before'); time.sleep(0.3)
+children = []
+for child in range(3):
+    pid = os.fork()
+    if not pid:
+        for n in range(50): write(f'child {{child}} {{n}}')
+        sys.exit()
+    children.append(pid)
+for n in range(50): write(f'parent {{n}}')
+for pid in children: os.waitpid(pid, 0)
+"""
+    done = in_process(code, tcp.address)
+    assert done.returncode == 0, done.stderr
+
+    wait_until(lambda: len(tcp.lines) >= 201)
+    texts = [json.loads(line)["message"] for line in tcp.lines]
+    expected = ["before", *(f"parent {n}" for n in range(50))]
+    expected += [f"child {child} {n}" for child in range(3) for n in range(50)]
+    assert sorted(texts) == sorted(expected)
+
+
+def test_a_child_with_the_parents_thread_ids_is_not_taken_for_the_shipper(tcp: TcpServer) -> None:
+    """In a forked child, a thread that got the number of the parent's shipper is one of the application's."""
+    code = f"""{PREAMBLE}
+import threading
+from introspect.agent import outputs as module
+write('before'); time.sleep(0.3)
+assert not module.is_own_thread()
+if not os.fork():
+    found = []
+    for _ in range(50):
+        threads = [threading.Thread(target=lambda: (time.sleep(.001), found.append(module.is_own_thread()))) for _ in range(4)]
+        for t in threads: t.start()
+        for t in threads: t.join()
+    os._exit(any(found))
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    assert in_process(code, tcp.address).returncode == 0
+
+
+def test_gevent(tcp: TcpServer) -> None:
+    """Under gevent's patches the thread is a greenlet, and delivers without holding up the others."""
+    pytest.importorskip("gevent")
+    code = f"""
+from gevent import monkey; monkey.patch_all()
+import gevent
+{PREAMBLE}
+ticks = []
+def tick():
+    for _ in range(20):
+        ticks.append(time.monotonic()); gevent.sleep(0.01)
+def spam(letter):
+    for n in range(50):
+        write(f'{{letter}}{{n}}'); gevent.sleep(0)
+gevent.joinall([gevent.spawn(tick), *(gevent.spawn(spam, letter) for letter in 'abcd')])
+gaps = [b - a for a, b in zip(ticks, ticks[1:])]
+assert max(gaps) < 1, gaps
+"""
+    done = in_process(code, tcp.address)
+    assert done.returncode == 0, done.stderr
+
+    wait_until(lambda: len(tcp.lines) == 200)
+
+
+class Collector(http.server.ThreadingHTTPServer):
+    """Splunk's HTTP Event Collector, as far as its protocol goes."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__((LOOPBACK, 0), _Handler)
+        self.posts: list[tuple[str, dict[str, str], bytes]] = []
+        self.answers: list[int] = []
+        self.port = self.server_address[1]
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    @property
+    def events(self) -> list[Any]:
+        """The events of every post that was accepted, as Splunk would take them from its body."""
+        found = []
+        for _path, _headers, body in list(self.posts):
+            decoder, text, at = json.JSONDecoder(), body.decode(), 0
+            while at < len(text):
+                event, at = decoder.raw_decode(text, at)
+                found.append(event)
+        return found
+
+    def stop(self) -> None:
+        """Stop serving."""
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Collector
+
+    def do_POST(self) -> None:
+        """Take a batch, or refuse it with the next of the prepared answers."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        status = self.server.answers.pop(0) if self.server.answers else 200
+        if status == 200:
+            self.server.posts.append((self.path, dict(self.headers), body))
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def splunk() -> Iterator[Collector]:
+    """A Splunk of the test's own."""
+    server = Collector()
+    yield server
+    server.stop()
+
+
+def test_splunk(splunk: Collector) -> None:
+    """Splunk gets batches of events at its collector's address, with the token."""
+    out = outputs_to(f"splunk+http://SECRET-TOKEN@{LOOPBACK}:{splunk.port}")
+    for number in range(300):
+        out.write(b'{"n":%d}\n' % number)
+    wait_until(lambda: len(splunk.events) == 300)
+
+    assert [event["event"]["n"] for event in splunk.events] == list(range(300))
+    assert {event["sourcetype"] for event in splunk.events} == {"_json"}
+    path, headers, _body = splunk.posts[0]
+    assert path == "/services/collector/event"
+    assert headers["Authorization"] == "Splunk SECRET-TOKEN"
+    assert len(splunk.posts) < 300
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_splunk_is_asked_again(
+    splunk: Collector, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What Splunk could not take is sent again, in order; no message shows the token."""
+    splunk.answers = [status, status]
+    out = outputs_to(f"splunk+http://SECRET-TOKEN@{LOOPBACK}:{splunk.port}")
+    out.write(b'{"n":1}\n')
+    out.write(b'{"n":2}\n')
+    wait_until(lambda: len(splunk.events) == 2)
+
+    assert [event["event"]["n"] for event in splunk.events] == [1, 2]
+    said = capsys.readouterr().err
+    assert str(status) in said
+    assert "SECRET-TOKEN" not in said
+
+
+def test_splunk_redirects_and_proxies_get_no_token(
+    splunk: Collector, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The token is what INTROSPECT_LOG says, whatever the user's netrc has for that host."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text(f"machine {LOOPBACK} login bob password hunter2\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    out = outputs_to(f"splunk+http://SECRET-TOKEN@{LOOPBACK}:{splunk.port}")
+    out.write(LINE)
+    wait_until(lambda: splunk.posts)
+
+    assert splunk.posts[0][1]["Authorization"] == "Splunk SECRET-TOKEN"
+
+
+def test_each_line_goes_to_every_output(tcp: TcpServer, tmp_path: Path) -> None:
+    """Several outputs get each line; trouble with one does not keep it from the others."""
+    path = tmp_path / "log.json"
+    out = outputs_to("file:///nowhere/at/all", f"file://{path}", tcp.address)
+    out.write(LINE)
+    wait_until(lambda: tcp.lines)
+
+    assert path.read_bytes() == LINE
+    assert tcp.lines == [LINE]
+    assert out.dropped == 1
+
+
+def test_nothing_is_opened_before_the_first_line(tcp: TcpServer, tmp_path: Path) -> None:
+    """Outputs that are configured open nothing and start no thread until there is a line."""
+    path = tmp_path / "log.json"
+    threads = threading.active_count()
+    outputs_to(tcp.address, f"file://{path}")
+
+    assert threading.active_count() == threads
+    assert not path.exists()
+    time.sleep(0.1)
+    assert not tcp.connections

@@ -1,0 +1,291 @@
+"""Settings: every parser, and what is said about a mistake."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from introspect.agent import settings
+from introspect.agent.settings import (
+    SETTINGS,
+    Address,
+    Settings,
+    boolean,
+    comma_list,
+    duration,
+    path_patterns,
+    positive_integer,
+    read,
+    statsd_address,
+)
+
+
+class TestParsers:
+    """What each kind of value may look like."""
+
+    @pytest.mark.parametrize("text", ["1", "true", "TRUE", "yes", "On"])
+    def test_true(self, text: str) -> None:
+        """1, true, yes, on, in any case."""
+        assert boolean(text) is True
+
+    @pytest.mark.parametrize("text", ["0", "false", "no", "OFF"])
+    def test_false(self, text: str) -> None:
+        """0, false, no, off, in any case."""
+        assert boolean(text) is False
+
+    @pytest.mark.parametrize("text", ["2", "y", "enabled", "-1", "1.0"])
+    def test_no_boolean(self, text: str) -> None:
+        """Anything else is a mistake: nothing is guessed."""
+        with pytest.raises(ValueError, match="write 1 or 0"):
+            boolean(text)
+
+    @pytest.mark.parametrize(
+        ("text", "seconds"),
+        [
+            ("500ms", 0.5),
+            ("2s", 2.0),
+            ("1.5m", 90.0),
+            ("1h", 3600.0),
+            ("1d", 86400.0),
+            ("250us", 0.00025),
+            (" 10 S ", 10.0),
+            ("0s", 0.0),
+        ],
+    )
+    def test_duration(self, text: str, seconds: float) -> None:
+        """A number and a unit."""
+        assert duration(text) == pytest.approx(seconds)
+
+    @pytest.mark.parametrize("text", ["5", "5x", "s", "-1s", "1e3s", "1,5s", "5 s s", "inf"])
+    def test_no_duration(self, text: str) -> None:
+        """Without a unit, or with an unknown one, it is a mistake that shows how to write it."""
+        with pytest.raises(ValueError, match=r"write e\.g\. 500ms, 2s"):
+            duration(text)
+
+    @pytest.mark.parametrize(("text", "number"), [("1", 1), ("1000", 1000), ("007", 7)])
+    def test_positive_integer(self, text: str, number: int) -> None:
+        """A whole number from 1."""
+        assert positive_integer(text) == number
+
+    @pytest.mark.parametrize("text", ["0", "-1", "1.5", "1e3", "many", "٣", "²", ""])
+    def test_no_positive_integer(self, text: str) -> None:
+        """Nothing else."""
+        with pytest.raises(ValueError, match="a whole number from 1"):
+            positive_integer(text)
+
+    def test_comma_list(self) -> None:
+        """Blanks and empty parts do not count."""
+        assert comma_list(" a, b,,c ,") == ("a", "b", "c")
+        assert comma_list("") == ()
+
+    @pytest.mark.parametrize(
+        ("text", "path", "matches"),
+        [
+            ("/healthz", "/healthz", True),
+            ("/healthz", "/healthz/", False),
+            ("/healthz", "/x/healthz", False),
+            ("/static/*", "/static/a/b.css", True),
+            ("/static/*", "/static/", True),
+            ("/static/*", "/statics", False),
+            ("*.ico", "/favicon.ico", True),
+            ("*.ico", "/favicon.icon", False),
+            ("*.ico", "/favicon-ico", False),
+            ("/a,/b*c", "/b\nc", True),
+            ("/a+(b)", "/a+(b)", True),
+        ],
+    )
+    def test_path_patterns(self, text: str, path: str, matches: bool) -> None:
+        """A pattern is anchored, only `*` has a meaning in it."""
+        pattern = path_patterns(text)
+
+        assert pattern is not None
+        assert (pattern.fullmatch(path) is not None) is matches
+
+    def test_no_path_patterns(self) -> None:
+        """A pattern that could never match is a mistake; none at all is none."""
+        assert path_patterns(" , ") is None
+        with pytest.raises(ValueError, match="each starts with /"):
+            path_patterns("/ok,healthz")
+
+    @pytest.mark.parametrize(
+        ("text", "address"),
+        [
+            ("udp://127.0.0.1:8125", Address("udp", "127.0.0.1", 8125)),
+            ("udp://stats.internal", Address("udp", "stats.internal", 8125)),
+            ("stats:9125", Address("udp", "stats", 9125)),
+            ("127.0.0.1", Address("udp", "127.0.0.1", 8125)),
+            ("tcp://stats:1/", Address("tcp", "stats", 1)),
+            ("udp://[::1]:8125", Address("udp", "::1", 8125)),
+            ("unix:///run/statsd.sock", Address("unix", path="/run/statsd.sock")),
+            ("off", Address("off")),
+            ("OFF", Address("off")),
+            ("0", Address("off")),
+        ],
+    )
+    def test_statsd_address(self, text: str, address: Address) -> None:
+        """A scheme, a host, a port; or a path; or off."""
+        assert statsd_address(text) == address
+        assert statsd_address(str(address)) == address
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "http://stats:8125",
+            "udp://",
+            "udp://:8125",
+            "udp://stats:port",
+            "udp://stats:99999",
+            "udp://stats/path",
+            "udp://me:secret@stats",
+            "udp://stats?x=1",
+            "unix://",
+            "unix://relative/path",
+            "udp://[::1",
+            "::1",
+            "udp://stats:0",
+            "stats internal",
+            "udp://stats,other:8125",
+        ],
+    )
+    def test_no_statsd_address(self, text: str) -> None:
+        """Anything else is a mistake that shows every form."""
+        with pytest.raises(ValueError, match=r"write udp://.*tcp://.*unix:///path or off"):
+            statsd_address(text)
+
+
+class TestRead:
+    """The whole table."""
+
+    def test_defaults(self) -> None:
+        """An empty environment gives the defaults, without a word."""
+        found, mistakes = read({})
+
+        assert mistakes == []
+        assert found.enabled is True
+        assert found.statsd == Address("udp", "127.0.0.1", 8125)
+        assert (found.statsd_format, found.names, found.children) == ("plain", 1000, "same-python")
+
+    def test_empty_is_unset(self) -> None:
+        """An empty value, as an orchestrator leaves it, counts as unset."""
+        variables = {setting.variable: "  " for setting in SETTINGS}
+
+        assert read(variables) == read({})
+
+    @pytest.mark.parametrize(
+        ("variables", "service"),
+        [
+            ({"DD_SERVICE": "dd", "OTEL_SERVICE_NAME": "otel"}, "dd"),
+            ({"OTEL_SERVICE_NAME": "otel"}, "otel"),
+            ({"INTROSPECT_SERVICE": "own", "DD_SERVICE": "dd"}, "own"),
+            ({"INTROSPECT_SERVICE": "", "DD_SERVICE": " dd "}, "dd"),
+        ],
+    )
+    def test_fallbacks(self, variables: dict[str, str], service: str) -> None:
+        """Where ours is unset, the variables of others are taken, in their order."""
+        assert read(variables)[0].service == service
+
+    def test_env_and_version(self) -> None:
+        """Environment and version have fallbacks, too."""
+        found, _ = read({"DD_ENV": "prod", "DD_VERSION": "1.2"})
+
+        assert (found.env, found.version) == ("prod", "1.2")
+
+    @pytest.mark.parametrize(
+        ("variable", "value", "expected"),
+        [
+            ("INTROSPECT_ENABLED", "maybe", "a switch; write 1 or 0; using 1"),
+            ("INTROSPECT_NAMES", "-5", "a whole number from 1; write e.g. 1000; using 1000"),
+            ("INTROSPECT_STATSD_FORMAT", "influx", "one of plain, dogstatsd; using plain"),
+            ("INTROSPECT_CHILDREN", "some", "one of same-python, none, all; using same-python"),
+            ("INTROSPECT_STATSD", "http://x", "unix:///path or off; using udp://127.0.0.1:8125"),
+            ("INTROSPECT_IGNORE_PATHS", "x", "as in /healthz,/static/*; leaving it unset"),
+        ],
+    )
+    def test_bad_value(self, variable: str, value: str, expected: str) -> None:
+        """A bad value is one line with the variable, the value, and what is expected; the default is used."""
+        found, (line,) = read({variable: value})
+
+        assert line.startswith(f"{variable}={value!r} is not ")
+        assert line.endswith(expected)
+        assert "\n" not in line
+        assert found == read({})[0]
+
+    def test_every_mistake_is_told(self) -> None:
+        """Several mistakes are several lines, and the other settings hold."""
+        found, mistakes = read(
+            {"INTROSPECT_NAMES": "x", "INTROSPECT_DEBUG": "x", "INTROSPECT_SERVICE": "front"}
+        )
+
+        assert len(mistakes) == 2
+        assert found.service == "front"
+
+    @pytest.mark.parametrize(
+        ("variable", "nearest"),
+        [
+            ("INTROSPECT_STATD", "INTROSPECT_STATSD"),
+            ("INTROSPECT_ENABLE", "INTROSPECT_ENABLED"),
+            ("INTROSPECT_DISABLED", "INTROSPECT_DISABLE"),
+        ],
+    )
+    def test_unknown(self, variable: str, nearest: str) -> None:
+        """An unknown variable is named with the nearest setting."""
+        _, mistakes = read({variable: "1"})
+
+        assert mistakes == [f"{variable} is not a setting; did you mean {nearest}?"]
+
+    def test_others_variables(self) -> None:
+        """Variables of others are not ours to judge."""
+        assert read({"INTROSPECTION": "1", "introspect_x": "1", "_INTROSPECT_LAUNCH": "x"})[1] == []
+
+    def test_no_secret_is_echoed(self) -> None:
+        """A value that may hold a password is not repeated."""
+        _, mistakes = read({"INTROSPECT_STATSD": "tcp://me:hunter2@stats:x"})
+
+        assert mistakes
+        assert "hunter2" not in "".join(mistakes)
+
+    def test_long_value(self) -> None:
+        """A value of a page is not repeated whole."""
+        _, (line,) = read({"INTROSPECT_STATSD": "x y" * 5000})
+
+        assert len(line) < 300
+
+    @given(
+        st.dictionaries(
+            st.sampled_from([setting.variable for setting in SETTINGS]) | st.text(max_size=20),
+            st.text(max_size=60),
+        )
+    )
+    def test_never_raises(self, environ: dict[str, str]) -> None:
+        """Whatever the environment holds, there are settings, and each mistake is one line."""
+        found, mistakes = read(environ)
+
+        assert isinstance(found, Settings)
+        assert all("\n" not in mistake for mistake in mistakes)
+
+
+class TestTable:
+    """The table itself."""
+
+    def test_fields(self) -> None:
+        """Each variable has its field, in the same order."""
+        assert tuple(setting.field for setting in SETTINGS) == Settings._fields
+
+    def test_at_most_forty(self) -> None:
+        """There are at most forty, each of a name that a shell can set, and each explained."""
+        assert len(SETTINGS) <= 40
+        for setting in SETTINGS:
+            assert setting.variable.replace("_", "").isupper()
+            assert setting.variable.startswith("INTROSPECT_")
+            assert setting.meaning
+
+    def test_defaults_parse(self) -> None:
+        """Every default is a good value."""
+        for setting in SETTINGS:
+            setting.parse(setting.default)
+
+    def test_test_only_switches_are_no_settings(self) -> None:
+        """The switches of our own tests are accepted, and stand in no table."""
+        assert read({"INTROSPECT_TEST_FAULT": "1"})[1] == []
+        assert not settings._TEST_ONLY & {setting.variable for setting in SETTINGS}

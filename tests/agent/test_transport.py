@@ -1,0 +1,590 @@
+"""The way to StatsD, over real sockets, and every way in which it can be barred."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from introspect.agent import transport
+from introspect.agent.settings import Address, statsd_address
+from introspect.agent.transport import DatagramTransport, StreamTransport, transport_for
+from tests.helpers.ports import LOOPBACK, free_port
+from tests.helpers.processes import clean_environment, wait_until
+from tests.helpers.statsd import StatsdListener
+
+
+@contextlib.contextmanager
+def listening(family: int, kind: int, address: object) -> Iterator[socket.socket]:
+    """Give a bound socket, which listens if it takes connections."""
+    with socket.socket(family, kind) as server:
+        server.settimeout(10)
+        server.bind(address)
+        if kind == socket.SOCK_STREAM:
+            server.listen()
+        yield server
+
+
+@contextlib.contextmanager
+def opened(address: str | Address) -> Iterator[transport.Transport]:
+    """Give a transport to *address*."""
+    way = transport_for(statsd_address(address) if isinstance(address, str) else address)
+    yield way
+    way.close()
+
+
+def received(connection: socket.socket, size: int) -> bytes:
+    """Read `size` bytes, or until the other end closes."""
+    data = b""
+    while len(data) < size and (piece := connection.recv(size - len(data))):
+        data += piece
+    return data
+
+
+def all_there_is(connection: socket.socket) -> bytes:
+    """Read until nothing comes within the connection's timeout."""
+    data = b""
+    with contextlib.suppress(TimeoutError):
+        while piece := connection.recv(1 << 20):
+            data += piece
+    return data
+
+
+def sent_eventually(way: transport.Transport, payload: bytes) -> None:
+    """Send until it is handed over, as the traffic of an application would."""
+    wait_until(lambda: way.send(payload), what=way.trouble)
+
+
+class TestUdp:
+    """Datagrams to a host and port."""
+
+    def test_payload_is_one_datagram(self, statsd: StatsdListener) -> None:
+        """What is sent in one go arrives as one datagram."""
+        with opened(statsd.address) as way:
+            assert way.send(b"a.b:1|c\na.c:2|ms")
+        statsd.wait_for(lambda listener: listener.datagrams)
+
+        assert statsd.datagrams == [b"a.b:1|c\na.c:2|ms"]
+
+    def test_nothing_is_opened_before_the_first_send(self, statsd: StatsdListener) -> None:
+        """A transport that sends nothing owns no descriptor."""
+        before = set(os.listdir("/proc/self/fd"))
+        with opened(statsd.address) as way:
+            assert set(os.listdir("/proc/self/fd")) == before
+            way.send(b"a.b:1|c")
+            assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+        assert set(os.listdir("/proc/self/fd")) == before
+
+    def test_descriptor_is_not_inherited_by_other_programs(self, statsd: StatsdListener) -> None:
+        """A program that the application starts does not get our socket."""
+        with opened(statsd.address) as way:
+            way.send(b"a.b:1|c")
+
+            assert not os.get_inheritable(way._descriptor.number)
+
+    def test_localhost_is_ipv4(self, statsd: StatsdListener) -> None:
+        """`localhost` is 127.0.0.1, where daemons listen, also where it resolves to ::1 first."""
+        with opened(f"udp://localhost:{statsd.port}") as way:
+            assert way.send(b"a.b:1|c")
+        statsd.wait_for_count("a.b", 1)
+
+    @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 in this Python")
+    def test_ipv6(self) -> None:
+        """An address in brackets is reached by IPv6."""
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
+            try:
+                server.bind(("::1", 0))
+            except OSError:
+                pytest.skip("this machine has no IPv6 loopback address")
+            with opened(f"udp://[::1]:{server.getsockname()[1]}") as way:
+                assert way.send(b"a.b:1|c")
+                assert server.recv(100) == b"a.b:1|c"
+
+    def test_nobody_listens(self) -> None:
+        """A closed port costs nothing but what was sent there, and each loss is counted."""
+        with opened(f"udp://{LOOPBACK}:{free_port()}") as way:
+            for _ in range(5):
+                way.send(b"a.b:1|c")
+
+            assert way.drops == 4  # the kernel tells of each at the next send
+            assert "refused" in way.trouble
+
+    def test_server_that_comes_back(self, statsd: StatsdListener) -> None:
+        """A server that was away gets everything again from the moment it is back."""
+        port = free_port()
+        with opened(f"udp://{LOOPBACK}:{port}") as way:
+            way.send(b"lost:1|c")
+            way.send(b"lost:1|c")
+            with listening(socket.AF_INET, socket.SOCK_DGRAM, (LOOPBACK, port)) as server:
+                assert way.send(b"a.b:1|c")
+                assert server.recv(100) == b"a.b:1|c"
+
+    def test_drops_told_in_a_lost_datagram_are_told_again(self) -> None:
+        """A datagram that told of drops and was lost itself leaves them to be told of."""
+        port = free_port()
+        with opened(f"udp://{LOOPBACK}:{port}") as way:
+            for _ in range(10):
+                told = way.drops
+                if way.send(b"a.b:1|c"):
+                    way.tell(told)
+            with listening(socket.AF_INET, socket.SOCK_DGRAM, (LOOPBACK, port)):
+                way.send(b"a.b:1|c")
+
+                assert way.drops == 10
+
+    def test_too_long_for_a_datagram(self, statsd: StatsdListener) -> None:
+        """What the network does not take is one drop, and the next datagram goes."""
+        with opened(statsd.address) as way:
+            assert not way.send(b"x" * 70_000)
+            assert way.drops == 1
+            assert way.send(b"a.b:1|c")
+
+
+class TestHostNames:
+    """A name is looked up in a thread that ends, at the first send and every minute."""
+
+    @pytest.fixture
+    def names(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, str | float]:
+        """A table of names, for the resolver of this process: an address, or seconds of silence."""
+        table: dict[str, str | float] = {}
+        real = socket.getaddrinfo
+
+        def getaddrinfo(host: str, *args: object, **kwargs: object) -> object:
+            found = table.get(host, host) if host != "unknown.test" else table.get(host, 0.0)
+            if isinstance(found, float):
+                time.sleep(found)
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            return real(found, *args, **kwargs)
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        return table
+
+    def test_first_send(self, statsd: StatsdListener, names: dict[str, str | float]) -> None:
+        """Where the name server answers at once, the first datagram is not lost."""
+        names["stats.test"] = LOOPBACK
+        with opened(f"udp://stats.test:{statsd.port}") as way:
+            assert way.send(b"a.b:1|c")
+        statsd.wait_for_count("a.b", 1)
+
+    def test_unknown(self, names: dict[str, str | float]) -> None:
+        """An unknown name costs the measurements, which are counted, and is not asked for each time."""
+        with opened("udp://unknown.test:8125") as way:
+            for _ in range(20):
+                assert not way.send(b"a.b:1|c")
+
+            assert way.drops == 20
+            assert "not known" in way.trouble
+            assert way._failures == 1
+
+    def test_known_later(
+        self,
+        statsd: StatsdListener,
+        names: dict[str, str | float],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A name that becomes known is found without a restart."""
+        monkeypatch.setattr(transport, "SECONDS_BETWEEN_TRIES", (0.05,))
+        with opened(f"udp://unknown.test:{statsd.port}") as way:
+            assert not way.send(b"a.b:1|c")
+            names["unknown.test"] = LOOPBACK
+            sent_eventually(way, b"a.b:1|c")
+        statsd.wait_for_count("a.b", 1)
+
+    def test_slow_name_server(self, names: dict[str, str | float]) -> None:
+        """A name server that does not answer holds the first send for a moment, and no other."""
+        names["unknown.test"] = 1.0
+        with opened("udp://unknown.test:8125") as way:
+            started = time.perf_counter()
+            for _ in range(50):
+                way.send(b"a.b:1|c")
+
+            assert time.perf_counter() - started < 0.5
+            wait_until(lambda: not way._opening)
+
+    def test_address_that_changes(
+        self,
+        statsd: StatsdListener,
+        names: dict[str, str | float],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The name is looked up again, and a new address is used under the same descriptor number."""
+        monkeypatch.setattr(transport, "SECONDS_BETWEEN_LOOKUPS", 0.05)
+        names["stats.test"] = LOOPBACK
+        with (
+            listening(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.2", statsd.port)) as other,
+            opened(f"udp://stats.test:{statsd.port}") as way,
+        ):
+            assert way.send(b"a.b:1|c")
+            number = way._descriptor.number
+            names["stats.test"] = "127.0.0.2"
+            other.settimeout(0.05)
+            with contextlib.suppress(TimeoutError):
+                wait_until(lambda: way.send(b"a.b:1|c") and _has_data(other))
+
+            assert other.recv(100) == b"a.b:1|c"
+            wait_until(lambda: not way._opening)
+            assert way._descriptor.number == number
+
+    def test_name_server_that_fails_later(
+        self,
+        statsd: StatsdListener,
+        names: dict[str, str | float],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """When the name cannot be looked up again, its last address stays in use."""
+        monkeypatch.setattr(transport, "SECONDS_BETWEEN_LOOKUPS", 0.01)
+        names["unknown.test"] = LOOPBACK
+        with opened(f"udp://unknown.test:{statsd.port}") as way:
+            assert way.send(b"a.b:1|c")
+            names["unknown.test"] = 0.0
+            for _ in range(20):
+                time.sleep(0.02)
+                assert way.send(b"a.b:1|c")
+            wait_until(lambda: not way._opening)
+
+            assert way.drops == 0
+
+    def test_opened_ahead(self, statsd: StatsdListener, names: dict[str, str | float]) -> None:
+        """A process that will send at its exit looks the name up before."""
+        names["stats.test"] = LOOPBACK
+        with opened(f"udp://stats.test:{statsd.port}") as way:
+            way.open_ahead()
+            wait_until(lambda: way._descriptor is not None)
+
+            assert way.send(b"a.b:1|c")
+
+    def test_thread_ends(self, statsd: StatsdListener, names: dict[str, str | float]) -> None:
+        """No thread of ours is left once the name is known."""
+        names["stats.test"] = LOOPBACK
+        before = len(os.listdir("/proc/self/task"))
+        with opened(f"udp://stats.test:{statsd.port}") as way:
+            sent_eventually(way, b"a.b:1|c")
+            wait_until(lambda: len(os.listdir("/proc/self/task")) == before)
+
+
+def _has_data(sock: socket.socket) -> bool:
+    import select
+
+    return bool(select.select([sock], [], [], 0.05)[0])
+
+
+class TestTcp:
+    """A connection to a host and port."""
+
+    def test_lines_are_ended(self) -> None:
+        """Each payload ends in a newline, as lines in a stream need it."""
+        with (
+            listening(socket.AF_INET, socket.SOCK_STREAM, (LOOPBACK, 0)) as server,
+            opened(f"tcp://{LOOPBACK}:{server.getsockname()[1]}") as way,
+        ):
+            sent_eventually(way, b"a.b:1|c\na.c:2|ms")
+            assert way.send(b"a.d:3|ms")
+            connection, _ = server.accept()
+            with connection:
+                assert received(connection, 26) == b"a.b:1|c\na.c:2|ms\na.d:3|ms\n"
+
+    def test_nobody_listens(self) -> None:
+        """A refused connection costs the measurements, and is not tried for each."""
+        with opened(f"tcp://{LOOPBACK}:{free_port()}") as way:
+            for _ in range(20):
+                assert not way.send(b"a.b:1|c")
+
+            assert way.drops == 20
+            assert "refused" in way.trouble
+
+    def test_server_that_does_not_read(self) -> None:
+        """A full buffer never blocks, what does not fit is counted, and no line is ever torn."""
+        with (
+            listening(socket.AF_INET, socket.SOCK_STREAM, (LOOPBACK, 0)) as server,
+            opened(f"tcp://{LOOPBACK}:{server.getsockname()[1]}") as way,
+        ):
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sent_eventually(way, b"first.line:1|c")
+            connection, _ = server.accept()
+            payload = b"\n".join(b"a.name.of.some.length.%d:1|c" % n for n in range(40))
+            started = time.perf_counter()
+            handed_over = 0
+            while way.drops < 20 and time.perf_counter() - started < 20:
+                handed_over += way.send(payload)
+
+            assert way.drops >= 20
+            assert "does not read" in way.trouble
+            with connection:
+                connection.settimeout(0.3)
+                data = all_there_is(connection)
+                assert way.send(b"the.last:1|c")
+                data += all_there_is(connection)
+            lines = data.split(b"\n")
+            expected = {*payload.split(b"\n"), b"first.line:1|c", b"the.last:1|c"}
+            assert set(lines[:-1]) <= expected
+            assert data.count(payload + b"\n") == handed_over
+            assert data.endswith(b"\nthe.last:1|c\n")
+
+    def test_many_threads(self) -> None:
+        """What several threads send at once arrives whole and complete, though the reader is slow."""
+        sender_count, payload_count = 8, 300
+        with (
+            listening(socket.AF_INET, socket.SOCK_STREAM, (LOOPBACK, 0)) as server,
+            opened(f"tcp://{LOOPBACK}:{server.getsockname()[1]}") as way,
+        ):
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sent_eventually(way, b"first:1|c")
+            connection, _ = server.accept()
+            data = bytearray()
+
+            def read() -> None:
+                while piece := connection.recv(5000):
+                    data.extend(piece)
+
+            def send(sender: int) -> None:
+                for number in range(payload_count):
+                    way.send(b"sender.%d.%d:1|c\n" % (sender, number) + b"x.%d:1|c" % sender * 20)
+
+            reader = threading.Thread(target=read)
+            senders = [threading.Thread(target=send, args=(n,)) for n in range(sender_count)]
+            for thread in (reader, *senders):
+                thread.start()
+            for thread in senders:
+                thread.join()
+            wait_until(lambda: way.send(b"the.end:1|c") and not way._unsent)
+            way.close()
+            reader.join()
+            connection.close()
+        lines = bytes(data).split(b"\n")
+        heads = [line for line in lines if line.startswith(b"sender.")]
+        bodies = {b"x.%d:1|c" % sender * 20 for sender in range(sender_count)}
+
+        assert set(lines) - set(heads) == {*bodies, b"first:1|c", b"the.end:1|c", b""}
+        assert len(heads) == len(set(heads)) == sender_count * payload_count - (way.drops)
+
+    def test_server_that_hangs_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A closed connection is opened again a little later."""
+        monkeypatch.setattr(transport, "SECONDS_BETWEEN_TRIES", (0.05,))
+        with (
+            listening(socket.AF_INET, socket.SOCK_STREAM, (LOOPBACK, 0)) as server,
+            opened(f"tcp://{LOOPBACK}:{server.getsockname()[1]}") as way,
+        ):
+            sent_eventually(way, b"a.b:1|c")
+            server.accept()[0].close()
+            wait_until(lambda: not way.send(b"a.b:1|c"))
+            assert way.drops == 1
+            sent_eventually(way, b"a.c:1|c")
+            connection, _ = server.accept()
+            with connection:
+                assert received(connection, 8) == b"a.c:1|c\n"
+
+    def test_no_sigpipe(self) -> None:
+        """In a process that has given SIGPIPE its default back, a closed connection kills nobody."""
+        code = (
+            "import signal, socket, time, sys; signal.signal(signal.SIGPIPE, signal.SIG_DFL)\n"
+            "from introspect.agent.transport import transport_for\n"
+            "from introspect.agent.settings import statsd_address\n"
+            "server = socket.create_server(('127.0.0.1', 0))\n"
+            "way = transport_for(statsd_address('tcp://127.0.0.1:%d' % server.getsockname()[1]))\n"
+            "while not way.send(b'a.b:1|c'): time.sleep(0.01)\n"
+            "server.accept()[0].close(); server.close()\n"
+            "for _ in range(20): way.send(b'a.b:1|c'); time.sleep(0.01)\n"
+            "print('alive')"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=clean_environment(), capture_output=True, check=False
+        )
+
+        assert done.returncode != -signal.SIGPIPE
+        assert done.stdout == b"alive\n", done.stderr
+
+    def test_events_inside_a_send(self) -> None:
+        """A garbage collection inside a send may send itself: nothing deadlocks, nothing is lost."""
+        with (
+            listening(socket.AF_INET, socket.SOCK_STREAM, (LOOPBACK, 0)) as server,
+            opened(f"tcp://{LOOPBACK}:{server.getsockname()[1]}") as way,
+        ):
+            sent_eventually(way, b"a.b:1|c")
+            assert isinstance(way, StreamTransport)
+            with way._writing:  # as in the middle of a send of this thread
+                way.send(b"from.a.destructor:1|c")
+            assert way.send(b"a.c:1|c")
+            connection, _ = server.accept()
+            with connection:
+                expected = b"a.b:1|c\nfrom.a.destructor:1|c\na.c:1|c\n"
+                assert received(connection, len(expected)) == expected
+
+
+class TestUnixSockets:
+    """A path, behind which is a stream or a datagram socket."""
+
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> str:
+        """A path for a socket."""
+        return str(tmp_path / "statsd.sock")
+
+    def test_datagram(self, path: str) -> None:
+        """A datagram socket gets datagrams, without a newline at the end."""
+        with (
+            listening(socket.AF_UNIX, socket.SOCK_DGRAM, path) as server,
+            opened(f"unix://{path}") as way,
+        ):
+            assert way.send(b"a.b:1|c\na.c:2|ms")
+            assert server.recv(100) == b"a.b:1|c\na.c:2|ms"
+
+    def test_stream(self, path: str) -> None:
+        """A stream socket gets lines."""
+        with (
+            listening(socket.AF_UNIX, socket.SOCK_STREAM, path) as server,
+            opened(f"unix://{path}") as way,
+        ):
+            assert way.send(b"a.b:1|c")
+            assert way.send(b"a.c:1|c")
+            connection, _ = server.accept()
+            with connection:
+                assert received(connection, 16) == b"a.b:1|c\na.c:1|c\n"
+
+    def test_missing(self, path: str) -> None:
+        """A path that does not exist costs the measurements."""
+        with opened(f"unix://{path}") as way:
+            assert not way.send(b"a.b:1|c")
+            assert way.drops == 1
+            assert "No such file" in way.trouble
+
+    def test_no_socket(self, path: str) -> None:
+        """A path that may not be written to, or is no socket, costs the measurements."""
+        Path(path).write_text("")
+        with opened(f"unix://{path}") as way:
+            assert not way.send(b"a.b:1|c")
+            assert "refused" in way.trouble
+
+    def test_full_queue(self, path: str) -> None:
+        """A server that does not read its datagrams costs those alone: the next one goes when it does."""
+        with (
+            listening(socket.AF_UNIX, socket.SOCK_DGRAM, path) as server,
+            opened(f"unix://{path}") as way,
+        ):
+            handed_over = 0
+            while way.send(b"a.b:1|c"):
+                handed_over += 1
+            assert way.drops == 1
+            for _ in range(handed_over):
+                server.recv(100)
+
+            assert way.send(b"a.c:1|c")
+            assert server.recv(100) == b"a.c:1|c"
+
+    def test_server_that_restarts(self, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A new server under the same path is found, be it of the other kind."""
+        monkeypatch.setattr(transport, "SECONDS_BETWEEN_TRIES", (0.05,))
+        with opened(f"unix://{path}") as way:
+            with listening(socket.AF_UNIX, socket.SOCK_DGRAM, path):
+                assert way.send(b"a.b:1|c")
+            os.unlink(path)
+            assert not way.send(b"a.b:1|c")
+            with listening(socket.AF_UNIX, socket.SOCK_STREAM, path) as server:
+                sent_eventually(way, b"a.c:1|c")
+                connection, _ = server.accept()
+                with connection:
+                    assert received(connection, 8) == b"a.c:1|c\n"
+
+
+class TestDescriptors:
+    """What others do to our descriptor, and what we never do to theirs."""
+
+    @pytest.fixture(params=["udp", "tcp"])
+    def way(self, request: pytest.FixtureRequest) -> Iterator[transport.Transport]:
+        """A transport that has sent once, to a server that keeps all it gets."""
+        kind = socket.SOCK_DGRAM if request.param == "udp" else socket.SOCK_STREAM
+        with (
+            listening(socket.AF_INET, kind, (LOOPBACK, 0)) as server,
+            opened(f"{request.param}://{LOOPBACK}:{server.getsockname()[1]}") as way,
+        ):
+            sent_eventually(way, b"a.b:1|c")
+            yield way
+
+    def test_closed_by_somebody(self, way: transport.Transport) -> None:
+        """A descriptor that a daemoniser has closed is opened anew."""
+        os.close(way._descriptor.number)
+
+        sent_eventually(way, b"a.c:1|c")
+
+    def test_reused_by_somebody(self, way: transport.Transport) -> None:
+        """Not a byte arrives on a connection that has got our number, and it stays open."""
+        number = way._descriptor.number
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            os.dup2(ours.fileno(), number)
+            sent_eventually(way, b"a.c:1|c")
+            assert way._descriptor.number != number
+            way.close()
+
+            theirs.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                theirs.recv(100)
+            os.write(number, b"still open")
+            assert theirs.recv(100) == b"still open"
+            os.close(number)
+
+    def test_reused_by_a_file(self, way: transport.Transport, tmp_path: Path) -> None:
+        """Nor in a file."""
+        number = way._descriptor.number
+        with (tmp_path / "file").open("wb") as file:
+            os.dup2(file.fileno(), number)
+        sent_eventually(way, b"a.c:1|c")
+        os.close(number)
+
+        assert (tmp_path / "file").read_bytes() == b""
+
+    def test_fork(self, way: transport.Transport) -> None:
+        """A child opens a socket of its own, and does not tell of its parent's drops."""
+        way.drops = 7
+        number, parent_socket = way._descriptor.number, os.fstat(way._descriptor.number).st_ino
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            with contextlib.suppress(BaseException):
+                deadline = time.monotonic() + 5
+                while not way.send(b"a.c:1|c") and time.monotonic() < deadline:
+                    way.drops = 0
+                own = os.fstat(way._descriptor.number).st_ino
+                copies = [_inode(name) for name in os.listdir("/proc/self/fd")].count(parent_socket)
+                status = int(not (own != parent_socket and copies == 0 and way.drops == 0))
+            os._exit(status)
+
+        assert os.waitpid(pid, 0)[1] == 0
+        assert way.drops == 7
+        assert os.fstat(number).st_ino == parent_socket
+
+
+def _inode(name: str) -> int:
+    with contextlib.suppress(OSError):
+        return os.fstat(int(name)).st_ino
+    return 0
+
+
+def test_off() -> None:
+    """`off` opens and counts nothing."""
+    way = transport_for(Address("off"))
+
+    assert not way.wanted
+    assert not way.send(b"a.b:1|c")
+    assert way.drops == 0
+    assert str(way) == "off"
+
+
+def test_kinds() -> None:
+    """Each scheme has its transport, which prints as its address."""
+    for text, kind in (
+        ("udp://h:1", DatagramTransport),
+        ("tcp://h:1", StreamTransport),
+        ("unix:///p", StreamTransport),
+    ):
+        way = transport_for(statsd_address(text))
+
+        assert type(way) is kind
+        assert str(way) == text

@@ -1,0 +1,324 @@
+"""The unit of work: everything once, in one datagram, from the process that did it."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from introspect.agent import emitter, work
+from introspect.agent.metrics import COUNTER, TIMER, Metric
+from introspect.agent.settings import statsd_address
+from introspect.agent.work import SAMPLES_HELD, Work
+from tests.helpers.processes import clean_environment
+from tests.helpers.statsd import StatsdListener
+
+Declare = Callable[..., Metric]
+
+
+@pytest.fixture
+def sending(statsd: StatsdListener) -> StatsdListener:
+    """What is measured goes to this listener."""
+    emitter.configure(statsd_address(statsd.address))
+    return statsd
+
+
+@pytest.fixture
+def unit(sending: StatsdListener) -> Work:
+    """A current unit of work."""
+    unit = Work()
+    work.current.set(unit)
+    return unit
+
+
+def run(code: str, address: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` in an interpreter whose measurements go to `address`."""
+    first = (
+        "import os, sys, time\n"
+        "from introspect.agent import emitter, metrics, work\n"
+        "from introspect.agent.settings import read\n"
+        f"found = read({{'INTROSPECT_STATSD': {address!r}, 'INTROSPECT_SERVICE': 's'}})[0]\n"
+        "metrics.configure(found); emitter.configure(found.statsd)\n"
+        "THING = metrics.Metric('thing', 'timer', 'ms', ('name',), '')\n"
+        "COUNT = metrics.Metric('count', 'counter', '', (), '')\n"
+        "def event(name='a'): work.record(THING.of(name), 1.0, 1.001, None)\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", first + code],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+class TestUnit:
+    """One unit of work."""
+
+    def test_one_datagram(self, unit: Work, sending: StatsdListener, declare: Declare) -> None:
+        """What a unit has measured leaves in one datagram, when it ends."""
+        thing, counted = declare("thing", TIMER, "name"), declare("counted", COUNTER)
+        for number in range(30):
+            work.record(thing.of(f"n{number}"), 1.0, 1.5, None)
+        work.count(counted.of())
+        work.count(counted.of(), 4)
+        sending.settle(0.1)
+        assert sending.datagrams == []
+        unit.send(work.clock())
+        sending.wait_for_count("django.counted", 5)
+
+        assert len(sending.datagrams) == 1
+        assert len(sending.lines) == 31
+
+    def test_totals(self, unit: Work, declare: Declare) -> None:
+        """An area's total is the time of all its samples, and the number of those of its own metric."""
+        calls, others = declare("area"), declare("area.connect")
+        work.record(calls.of(), 1.0, 1.25, "area")
+        work.record(calls.of(), 2.0, 2.25, "area")
+        work.record(others.of(), 3.0, 3.5, "area")
+        work.record(calls.of(), 4.0, 9.0, None)
+        unit.settle()
+
+        assert (unit.total("area").calls, unit.total("area").seconds) == (2, 1.0)
+        assert unit.total("nothing").calls == 0
+
+    def test_finished_once(self, unit: Work) -> None:
+        """Of several who see the end, one may report it."""
+        assert [unit.finish(), unit.finish(), unit.finish()] == [True, False, False]
+
+    def test_muted(self, unit: Work, sending: StatsdListener, declare: Declare) -> None:
+        """A muted unit measures and sends nothing."""
+        unit.muted = True
+        work.record(declare("thing").of(), 1.0, 2.0, None)
+        unit.send(work.clock())
+        sending.settle(0.2)
+
+        assert sending.lines == []
+
+    def test_after_the_end(self, unit: Work, sending: StatsdListener, declare: Declare) -> None:
+        """What is measured after a unit's end belongs to the process."""
+        unit.finish()
+        work.record(declare("thing").of(), 1.0, 2.0, None)
+
+        assert unit.samples == []
+        assert len(work.process().samples) == 1
+
+    def test_overhead_is_told_by_the_next(self, unit: Work, sending: StatsdListener) -> None:
+        """What the end of a unit took us is told by the next one."""
+        unit.send(work.clock())
+        following = Work()
+        following.send(work.clock())
+        sending.wait_for_count("django.introspect.overhead", 1)
+
+    def test_million_queries(self, statsd: StatsdListener) -> None:
+        """A loop of a million calls in one unit sends as it goes, keeps its memory, and counts right."""
+        code = (
+            "import tracemalloc\n"
+            "unit = work.Work(); work.current.set(unit); series = THING.of('a')\n"
+            "def loop(calls):\n"
+            "    for _ in range(calls): work.record(series, 1.0, 1.001, 'thing')\n"
+            "loop(20_000); tracemalloc.start(); loop(80_000)\n"
+            "grown, peak = tracemalloc.get_traced_memory(); tracemalloc.stop(); loop(900_000)\n"
+            "unit.settle(); unit.finish(); unit.send(work.clock())\n"
+            "print(grown, peak, unit.total('thing').calls)"
+        )
+        done = run(code, statsd.address)
+        statsd.wait_for_count("s.thing.a", 1_000_000)
+        statsd.settle()
+        grown, peak, calls = map(int, done.stdout.split())
+
+        assert statsd.count("s.thing.a") == calls == 1_000_000
+        assert grown < 200_000
+        assert peak < 600_000
+        assert all(len(one) <= emitter.DATAGRAM_BYTES for one in statsd.datagrams)
+
+
+class TestProcessBuffer:
+    """What happens outside any unit."""
+
+    def test_full(self, sending: StatsdListener, declare: Declare) -> None:
+        """It is sent when it is full."""
+        series = declare("thing").of()
+        for _ in range(SAMPLES_HELD):
+            work.record(series, 1.0, 2.0, None)
+        sending.wait_for_count("django.thing", SAMPLES_HELD)
+
+        assert work.process().samples == []
+
+    def test_a_second_later(self, sending: StatsdListener, declare: Declare) -> None:
+        """It is sent at the first event after a second, and not before."""
+        series = declare("thing").of()
+        work.record(series, 1.0, 2.0, None)
+        assert len(work.process().samples) == 1
+        work.process().sent -= work.SECONDS_BUFFERED
+        work.count(declare("counted", COUNTER).of())
+        sending.wait_for_count("django.counted", 1)
+
+        assert sending.count("django.thing") == 1
+
+    def test_at_exit(self, statsd: StatsdListener) -> None:
+        """It is sent at exit, also when that is by an exception or sys.exit."""
+        for ending in ("", "1/0", "sys.exit(3)"):
+            run(f"event(); work.count(COUNT.of())\n{ending}", statsd.address)
+        statsd.wait_for_count("s.thing.a", 3)
+        statsd.settle()
+
+        assert statsd.count("s.thing.a") == statsd.count("s.count") == 3
+
+    def test_threads(self, sending: StatsdListener, declare: Declare) -> None:
+        """Threads without a unit share it, and each event is sent exactly once."""
+        thing, counted = declare("thing").of(), declare("counted", COUNTER).of()
+
+        def events() -> None:
+            for _ in range(5000):
+                work.record(thing, 1.0, 1.001, None)
+                work.count(counted)
+
+        threads = [threading.Thread(target=events) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        work.process().flush()
+        sending.wait_for_count("django.thing", 30_000)
+        sending.settle()
+
+        assert sending.count("django.thing") == 30_000
+        assert sending.count("django.counted") == 30_000
+
+    def test_event_inside_a_flush(self, sending: StatsdListener, declare: Declare) -> None:
+        """An event that a garbage collection causes inside a flush neither waits nor sends twice."""
+        series = declare("thing").of()
+        with work.process().lock:
+            work.record(series, 1.0, 2.0, None)
+            work.process().flush()
+        work.process().flush()
+        sending.wait_for_count("django.thing", 1)
+        sending.settle()
+
+        assert sending.count("django.thing") == 1
+
+    def test_errors_are_counted(self, unit: Work, sending: StatsdListener) -> None:
+        """A swallowed exception is counted for the process, whatever unit it happened in."""
+        work.count_error()
+        work.process().flush()
+        sending.wait_for_count("django.introspect.errors", 1)
+
+
+class TestFork:
+    """A child sends what it has measured itself, once."""
+
+    def test_process_buffer(self, statsd: StatsdListener) -> None:
+        """The parent's buffered events are the parent's."""
+        code = (
+            "event('parent')\nif os.fork() == 0: event('child')\nelse: os.wait(); event('parent')"
+        )
+        assert run(code, statsd.address).returncode == 0
+        statsd.wait_for_count("s.thing.parent", 2)
+        statsd.settle()
+
+        assert statsd.count("s.thing.parent") == 2
+        assert statsd.count("s.thing.child") == 1
+
+    def test_child_of_a_child(self, statsd: StatsdListener) -> None:
+        """So it goes on from child to child."""
+        code = (
+            "for level in range(3):\n"
+            "    event(f'level{level}')\n"
+            "    if os.fork(): os.wait(); break\n"
+            "else: event('last')\n"
+        )
+        assert run(code, statsd.address).returncode == 0
+        statsd.wait_for_count("s.thing.last", 1)
+        statsd.settle()
+
+        assert [statsd.count(f"s.thing.level{n}") for n in range(3)] == [1, 1, 1]
+
+    def test_unit(self, statsd: StatsdListener) -> None:
+        """A unit that a fork has copied ends in the parent alone."""
+        code = (
+            "unit = work.Work(); work.current.set(unit); event('unit')\n"
+            "child = os.fork() == 0\n"
+            "if not child: os.wait()\n"
+            "if unit.finish(): unit.send(work.clock())\n"
+        )
+        assert run(code, statsd.address).returncode == 0
+        statsd.wait_for_count("s.thing.unit", 1)
+        statsd.settle()
+
+        assert statsd.count("s.thing.unit") == 1
+
+    def test_child_that_works_on_inside_the_unit(self, statsd: StatsdListener) -> None:
+        """A child that goes on inside its parent's unit sends what is its own, and nothing of the parent's."""
+        code = (
+            "unit = work.Work(); work.current.set(unit)\n"
+            "for _ in range(10): event('parent')\n"
+            "if os.fork() == 0:\n"
+            "    for _ in range(2500): event('child')\n"
+            "else:\n"
+            "    os.wait(); unit.finish(); unit.send(work.clock())\n"
+        )
+        assert run(code, statsd.address).returncode == 0
+        statsd.wait_for_count("s.thing.parent", 10)
+        statsd.settle()
+
+        assert statsd.count("s.thing.parent") == 10
+        assert statsd.count("s.thing.child") == 2500
+
+
+def test_context_is_per_thread(unit: Work, sending: StatsdListener, declare: Declare) -> None:
+    """A thread of its own is in no unit, one that runs in a copy of the context is in this one."""
+    series = declare("thing").of()
+
+    def event() -> None:
+        work.record(series, 1.0, 2.0, None)
+
+    for target, expected in ((event, 0), (contextvars.copy_context().run, 1)):
+        thread = threading.Thread(target=target, args=(event,) if expected else ())
+        thread.start()
+        thread.join()
+
+        assert len(unit.samples) == expected
+
+
+def test_no_thread_and_no_socket_before_the_first_send(declare: Declare) -> None:
+    """Measuring opens nothing and starts nothing."""
+    before = len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+    work.record(declare("thing").of(), 1.0, 2.0, None)
+
+    assert (len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))) == before
+
+
+def test_threads_of_one_unit_send_each_sample_once(
+    unit: Work, declare: Declare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where several threads fill a unit beyond what it holds, nothing is sent twice or not at all."""
+    series = declare("busy", TIMER).of()
+    sent: list[int] = []
+    monkeypatch.setattr(emitter, "send", lambda samples, _counts: sent.append(len(samples)))
+
+    def fill() -> None:
+        for _ in range(20 * SAMPLES_HELD):
+            work.record(series, 1.0, 1.5, None)
+
+    threads = [
+        threading.Thread(target=contextvars.copy_context().run, args=(fill,)) for _ in range(6)
+    ]
+    switch_interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(switch_interval)
+    unit.send(0.0)
+
+    assert sum(sent) == 6 * 20 * SAMPLES_HELD

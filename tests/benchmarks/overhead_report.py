@@ -1,0 +1,170 @@
+"""The tables of `overhead.py`: medians of paired differences, as Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from overhead_plan import BASE, PAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Round = dict[str, Any]
+
+
+class Figure(NamedTuple):
+    """A median over rounds, and how far the true one may be off: about a 95 % interval."""
+
+    value: float
+    plus_minus: float
+
+    def __str__(self) -> str:
+        return f"{self.value:+.1f} ± {self.plus_minus:.1f}"
+
+
+def figure(values: list[float]) -> Figure:
+    """Return the median of *values* with its uncertainty, from their quartiles."""
+    if len(values) < 2:
+        return Figure(values[0], 0.0)
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Figure(statistics.median(values), 1.57 * (high - low) / len(values) ** 0.5)
+
+
+def extra_of_page(found: Round, name: str, page: str, what: str) -> float:
+    """Return what the variant *name* takes more per request than its neighbour without agent."""
+    return statistics.median(
+        mine[what] - base[what]
+        for mine, base in zip(found[name]["pages"][page], found[BASE]["pages"][page], strict=True)
+    )
+
+
+def level_of_page(found: Round, name: str, page: str, what: str) -> float:
+    """Return what the variant takes, or has, per request."""
+    return statistics.median(block[what] for block in found[name]["pages"][page])
+
+
+def cost_of_operation(found: Round, name: str, page: str) -> float:
+    """Return CPU microseconds per operation: less those that the empty page takes more too."""
+    extra = extra_of_page(found, name, page, "cpu_us") - extra_of_page(
+        found, name, "empty", "cpu_us"
+    )
+    return extra / PAGES[page].operations
+
+
+def report(result: dict[str, Any]) -> str:
+    """Return all tables."""
+    machine, rounds = result["machine"], result["rounds"]
+    names = [name for name in result["variants"] if name != BASE]
+    sections = [
+        "{cpu}, {cores} cores; Python {python}, Django {django}".format(**machine),
+        f"Medians of {len(rounds)} rounds, as differences to no agent, with 95 % intervals.",
+        _section("CPU per request, all threads, µs", _page_rows(rounds, names, "cpu_us"), names),
+        _section("CPU per operation, µs", _operation_rows(rounds, names), names),
+        _section("Wall time per request, µs", _page_rows(rounds, names, "wall_us"), names),
+        _section("Process", _process_rows(rounds, names), names),
+    ]
+    return "\n\n".join(sections)
+
+
+def _section(title: str, rows: list[list[str]], names: list[str]) -> str:
+    header = [title, BASE, *names]
+    table = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in table)
+
+
+def _page_rows(rounds: list[Round], names: list[str], what: str) -> list[list[str]]:
+    rows = []
+    for page, (title, *_) in PAGES.items():
+        level = statistics.median(level_of_page(found, BASE, page, what) for found in rounds)
+        row = [title, f"{level:.0f}"]
+        for name in names:
+            extra = figure([extra_of_page(found, name, page, what) for found in rounds])
+            row.append(f"{extra} ({extra.value / level:+.1%})")
+        rows.append(row)
+    return rows
+
+
+def _operation_rows(rounds: list[Round], names: list[str]) -> list[list[str]]:
+    rows = [
+        [
+            "request",
+            "",
+            *(
+                str(figure([extra_of_page(found, name, "empty", "cpu_us") for found in rounds]))
+                for name in names
+            ),
+        ]
+    ]
+    for page, (_, _, operation, _) in PAGES.items():
+        if not operation:
+            continue
+        row = [operation, ""]
+        for name in names:
+            cost = figure([cost_of_operation(found, name, page) for found in rounds])
+            row.append(f"{cost.value:+.2f} ± {cost.plus_minus:.2f}")
+        rows.append(row)
+    return rows
+
+
+def _process_rows(rounds: list[Round], names: list[str]) -> list[list[str]]:
+    def row(title: str, reading: Callable[[Round, str], float], form: str) -> list[str]:
+        level = statistics.median(reading(found, BASE) for found in rounds)
+        cells = [title, format(level, form)]
+        for name in names:
+            extra = figure([reading(found, name) - reading(found, BASE) for found in rounds])
+            cells.append(f"{extra.value:+{form}} ± {extra.plus_minus:{form}}")
+        return cells
+
+    def last(what: str) -> Callable[[Round, str], float]:
+        return lambda found, name: max(
+            blocks[-1][what] for blocks in found[name]["pages"].values() if blocks
+        )
+
+    return [
+        row(
+            "start-up CPU of a Django process, first response included, ms",
+            lambda found, name: found[name]["startup_cpu_ms"],
+            ".1f",
+        ),
+        row(
+            "start-up CPU of a process without Django, ms",
+            lambda found, name: found[name]["plain_start_cpu_ms"],
+            ".1f",
+        ),
+        row(
+            "… launched by introspect-run, ms",
+            lambda found, name: found[name]["launched_cpu_ms"],
+            ".1f",
+        ),
+        row(
+            "resident memory at the end, MB",
+            lambda found, name: last("rss_kib")(found, name) / 1000 * 1.024,
+            ".1f",
+        ),
+        row("modules imported at the end", last("modules"), ".0f"),
+        row(
+            "datagrams per request to (a)",
+            lambda found, name: level_of_page(found, name, "empty", "datagrams"),
+            ".2f",
+        ),
+        row(
+            "datagrams per request to (c)",
+            lambda found, name: level_of_page(found, name, "queries", "datagrams"),
+            ".2f",
+        ),
+    ]
+
+
+def growth_report(growth: dict[str, dict[str, list[dict[str, float]]]]) -> str:
+    """Return what each step of many requests left behind."""
+    lines = [
+        "| variant | page | resident after each step, KiB | CPU per request of each step, µs |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, pages in growth.items():
+        for page, steps in pages.items():
+            memory = ", ".join(f"{step['rss_kib']:.0f}" for step in steps)
+            times = ", ".join(f"{step['cpu_us']:.0f}" for step in steps)
+            lines.append(f"| {name} | {page} | {memory} | {times} |")
+    return "\n".join(lines)

@@ -1,0 +1,310 @@
+"""`introspect-run`: the command is itself, whatever happens to us."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from introspect.bootstrap import run
+from tests.bootstrap.launching import STARTUP_FOLDER, environment, launched, plain, told
+from tests.helpers.processes import introspect_run, running, wait_until
+
+HERE = str(STARTUP_FOLDER)
+
+
+def script(path: Path, text: str, mode: int = 0o755) -> Path:
+    """Write a program."""
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+class TestTheCommandIsItself:
+    """Exit status, signals, streams and PID are the command's own."""
+
+    @pytest.mark.parametrize("status", [0, 1, 77, 255])
+    def test_exit_status(self, status: int) -> None:
+        """The exit status is the command's."""
+        assert launched("sh", "-c", f"exit {status}").returncode == status
+
+    def test_death_by_signal(self) -> None:
+        """A command that a signal ends is seen to have ended by it."""
+        assert launched("sh", "-c", "kill -SEGV $$").returncode == -signal.SIGSEGV
+
+    def test_pid_is_kept(self) -> None:
+        """The command has the PID that introspect-run was started with, as service managers need."""
+        with running([*introspect_run(), "sh", "-c", "echo $$"]) as command:
+            command.wait()
+
+            assert int(command.stdout) == command.pid
+
+    def test_signals_reach_the_command(self) -> None:
+        """A SIGTERM sent to the process is handled by the command."""
+        words = [
+            "sh",
+            "-c",
+            "trap 'echo caught; exit 5' TERM; echo ready; while :; do sleep 0.05; done",
+        ]
+        with running([*introspect_run(), *words]) as command:
+            wait_until(lambda: "ready" in command.stdout)
+            command.signal(signal.SIGTERM)
+
+            assert command.wait() == 5
+            assert command.stdout == "ready\ncaught\n"
+
+    def test_streams_pass_unchanged(self) -> None:
+        """Bytes that are no text go through standard input, output and error as they are."""
+        noise = bytes(range(256)) * 300
+        done = launched("sh", "-c", "tee /dev/stderr", stdin=noise)
+
+        assert done.stdout == noise
+        assert done.stderr == noise
+
+    def test_arguments_pass_unchanged(self) -> None:
+        """Arguments arrive word for word, be they empty, dashed, or no valid text."""
+        words = [b"", b"--info", b"a b", b"\xff", b"*", b"--"]
+        code = "import sys; sys.stdout.buffer.write(b'|'.join(map(__import__('os').fsencode, sys.argv)))"
+        done = launched(sys.executable, "-c", code, *map(os.fsdecode, words))
+
+        assert done.stdout == b"|".join([b"-c", *words])
+
+    def test_ignored_signals_are_not_inherited_from_us(self) -> None:
+        """A pipe that closes ends the command, though Python, in which we are written, ignores SIGPIPE."""
+        words = ["sh", "-c", "grep SigIgn /proc/self/status"]
+
+        assert launched(*words).stdout == plain(*words).stdout
+
+    def test_environment_is_kept_but_for_two_variables(self) -> None:
+        """The command finds the environment that we were given, PYTHONPATH and our mark apart."""
+        env = environment(PYTHONPATH="/elsewhere", EMPTY="", LC_ALL="C.UTF-8")
+        with_agent = set(launched("env", env=env).stdout.splitlines())
+        changed = {
+            line.split(b"=")[0]
+            for line in with_agent ^ set(plain("env", env=env).stdout.splitlines())
+        }
+
+        assert changed == {b"PYTHONPATH", b"_INTROSPECT_LAUNCH"}
+
+    def test_nothing_is_written(self) -> None:
+        """We say nothing when there is nothing to say."""
+        done = launched(sys.executable, "-c", "import django.conf")
+
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+class TestCommandsThatCannotRun:
+    """Each is answered as by a shell, with what to do about it."""
+
+    def test_not_found(self) -> None:
+        """An unknown command ends with 127 and a message."""
+        done = launched("no-such-command")
+
+        assert done.returncode == 127
+        assert done.stderr == b"introspect-run: no-such-command: command not found\n"
+
+    def test_not_found_but_here(self, tmp_path: Path) -> None:
+        """A file in the current folder is no command either, and the message says how to run it."""
+        script(tmp_path / "manage.py", "")
+        done = launched("manage.py", "check", cwd=tmp_path)
+
+        assert done.returncode == 127
+        assert b"did you mean `introspect-run python manage.py`?" in done.stderr
+
+    def test_missing_path(self, tmp_path: Path) -> None:
+        """So does a path that does not exist."""
+        done = launched(tmp_path / "nothing")
+
+        assert done.returncode == 127
+        assert b"nothing: command not found" in done.stderr
+
+    def test_not_executable(self, tmp_path: Path) -> None:
+        """A script without the right to be executed ends with 126 and the command that works."""
+        program = script(tmp_path / "manage.py", "print('hello')", 0o644)
+        done = launched(program)
+
+        assert done.returncode == 126
+        assert done.stderr.decode() == (
+            f"introspect-run: {program}: Permission denied; "
+            f"did you mean `introspect-run python {program}`?\n"
+        )
+
+    def test_without_shebang(self, tmp_path: Path) -> None:
+        """A script whose first line names no interpreter ends with 126 and the command that works."""
+        done = launched(script(tmp_path / "start", "echo hello"))
+
+        assert done.returncode == 126
+        assert b"start: Exec format error; did you mean `introspect-run sh " in done.stderr
+
+    def test_missing_interpreter(self, tmp_path: Path) -> None:
+        """A script whose first line names a missing interpreter is not called missing itself."""
+        done = launched(script(tmp_path / "start", "#!/no/such/python\n"))
+
+        assert done.returncode == 127
+        assert b"the interpreter named in its first line does not exist" in done.stderr
+
+    def test_folder(self, tmp_path: Path) -> None:
+        """A folder ends with 126 and one line."""
+        done = launched(tmp_path)
+
+        assert done.returncode == 126
+        assert done.stderr.decode() == f"introspect-run: {tmp_path}: Permission denied\n"
+
+
+class TestOptions:
+    """Our own options stand before the command."""
+
+    def test_usage(self) -> None:
+        """Without a command the usage is printed and the exit status is 2; with --help it is 0."""
+        for words, status in ((), 2), (("--",), 2), (("--help",), 0), (("-h",), 0):
+            done = launched(options=words)
+
+            assert done.stdout.startswith(b"usage: introspect-run")
+            assert done.returncode == status
+
+    def test_unknown_option(self) -> None:
+        """An unknown option is named, and nothing runs."""
+        done = launched("echo", "hello", options=["--verbose"])
+
+        assert done.returncode == 2
+        assert done.stdout == b""
+        assert b"unknown option --verbose" in done.stderr
+
+    def test_version(self) -> None:
+        """--version prints the version and runs nothing."""
+        from introspect.agent import __version__
+
+        done = launched("echo", "hello", options=["--version"])
+
+        assert done.stdout.decode() == f"introspect-run {__version__}\n"
+
+    def test_info(self) -> None:
+        """--info prints each setting, its source and what is wrong with it, and then runs the command."""
+        env = environment(
+            INTROSPECT_STATSD="tcp://stats:1", DD_SERVICE="front", INTROSPECT_NAMES="few"
+        )
+        done = launched("echo", "hello", options=["--info"], env=env)
+        lines = done.stdout.decode().splitlines()
+
+        assert lines[-1] == "hello"
+        by_name = {line.split()[0]: line.split()[1:] for line in lines[:-1]}
+        assert by_name["INTROSPECT_STATSD"] == ["tcp://stats:1", "(INTROSPECT_STATSD)"]
+        assert by_name["INTROSPECT_SERVICE"] == ["front", "(DD_SERVICE)"]
+        assert by_name["INTROSPECT_DEBUG"] == ["0", "(default)"]
+        assert by_name["mistake:"][0].startswith("INTROSPECT_NAMES='few'")
+
+    def test_info_shows_no_password(self) -> None:
+        """A setting that holds a password is not printed by --info."""
+        env = environment(INTROSPECT_STATSD="tcp://me:hunter2@stats:1", INTROSPECT_NAMES="a@b")
+        done = launched("true", options=["--info"], env=env)
+
+        assert b"INTROSPECT_STATSD" in done.stdout
+        assert b"hunter2" not in done.stdout + done.stderr
+
+    def test_debug(self) -> None:
+        """--debug turns INTROSPECT_DEBUG on for the command."""
+        done = launched("sh", "-c", "echo $INTROSPECT_DEBUG", options=["--debug"])
+
+        assert done.stdout == b"1\n"
+
+    def test_double_dash(self) -> None:
+        """What follows `--` is the command."""
+        assert launched("--", "echo", "hello").stdout == b"hello\n"
+
+    def test_other_name(self) -> None:
+        """`introspect run` is the same command."""
+        introspect = Path(introspect_run()[0]).with_name("introspect")
+
+        assert plain(introspect, "run", "echo", "hello").stdout == b"hello\n"
+
+
+class TestPythonPath:
+    """PYTHONPATH: ours first, then theirs, whole and in order."""
+
+    @pytest.mark.parametrize(
+        ("present", "expected"),
+        [
+            ("", HERE),
+            ("/a", f"{HERE}:/a"),
+            ("/a:", f"{HERE}:/a"),
+            (":/a::/b:", f"{HERE}:/a:/b"),
+            (":", HERE),
+            ("/a:/b:/a", f"{HERE}:/a:/b"),
+            (HERE, HERE),
+            (f"/a:{HERE}:/b", f"{HERE}:/a:/b"),
+            (f"/a:{HERE}/", f"{HERE}:/a"),
+        ],
+    )
+    def test_python_path(self, present: str, expected: str) -> None:
+        """Nothing is lost, nothing stands twice, and no empty entry puts the current folder on the path."""
+        assert run.python_path(present) == expected
+
+    def test_link_to_another_entry_is_kept(self, tmp_path: Path) -> None:
+        """Two names of one folder both stay, as in Python's own list: one may be changed later."""
+        link = tmp_path / "current"
+        link.symlink_to(tmp_path)
+
+        assert run.python_path(f"{tmp_path}:{link}") == f"{HERE}:{tmp_path}:{link}"
+
+    def test_link_to_our_folder_is_dropped(self, tmp_path: Path) -> None:
+        """Our folder stands there once, under whatever name an outer launch has found it."""
+        link = tmp_path / "startup"
+        link.symlink_to(HERE)
+
+        assert run.python_path(f"{link}:/a") == f"{HERE}:/a"
+
+    def test_folder_holds_nothing_but_the_start_up_file(self) -> None:
+        """The folder on PYTHONPATH makes no other name importable."""
+        names = {path.name for path in STARTUP_FOLDER.iterdir()} - {"__pycache__"}
+
+        assert names == {"sitecustomize.py"}
+
+    @pytest.mark.parametrize("present", [None, "", "/a", "/a:/b:/a", "lib", "/a:/b/../a"])
+    def test_sys_path_is_as_without_us(self, present: str | None) -> None:
+        """The program finds its modules in the same places, in the same order, as without us."""
+        env = environment() if present is None else environment(PYTHONPATH=present)
+
+        assert told("sys.path", env=env) == told("sys.path", agent=False, env=env)
+
+    def test_nested_launches(self) -> None:
+        """introspect-run under introspect-run is introspect-run."""
+        nested = launched(*introspect_run(), "sh", "-c", "echo $PYTHONPATH")
+
+        assert nested.stdout.decode().strip() == HERE
+
+    def test_children_find_us(self) -> None:
+        """PYTHONPATH stays in the environment, for the interpreters that the program starts."""
+        first = "import subprocess"
+        found = told(
+            "subprocess.check_output(['sh', '-c', 'echo $PYTHONPATH']).decode()", first=first
+        )
+
+        assert found.strip() == HERE
+
+
+class TestFailureOfOurs:
+    """If anything of ours fails, one warning, and the command runs."""
+
+    def test_broken_preparation(self, tmp_path: Path) -> None:
+        """An exception while the environment is prepared costs one line."""
+        code = (
+            "import sys; from introspect.bootstrap import run\n"
+            "def broken(*_args, **_kwargs): raise RuntimeError('broken')\n"
+            "run.prepare = broken; sys.exit(run.main(['echo', 'hello']))"
+        )
+        done = plain(sys.executable, "-c", code)
+
+        assert done.stdout == b"hello\n"
+        assert done.stderr.decode() == (
+            "introspect-run: RuntimeError: broken; running the command without what this was for\n"
+        )
+
+    def test_closed_standard_error(self) -> None:
+        """A closed standard error does not keep the command from running."""
+        words = " ".join(introspect_run())
+
+        assert plain("sh", "-c", f"{words} sudo-less-command 2>&-").returncode == 127
+        assert plain("sh", "-c", f"{words} env -i sh -c 'exit 3' 2>&-").returncode == 3

@@ -1,0 +1,496 @@
+"""The start-up file: in every interpreter, felt in none."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from introspect.agent.settings import FALSE_WORDS, TRUE_WORDS
+from tests.bootstrap.launching import (
+    IMPORT_DJANGO,
+    STARTUP_FOLDER,
+    environment,
+    launched,
+    plain,
+    python,
+    told,
+)
+from tests.helpers.processes import introspect_run
+from tests.helpers.site import PROJECT, Site
+from tests.helpers.statsd import StatsdListener
+
+OURS = "sorted(name for name in sys.modules if name.partition('.')[0] in ('introspect', 'wrapt', 'statsd', 'psutil'))"
+PATCHED = "'introspect.agent.patching' in sys.modules and bool(sys.modules['introspect.agent.patching'].status())"
+
+
+def own_sitecustomize(folder: Path, text: str) -> dict[str, str]:
+    """Give the environment a sitecustomize of its own, and return the variables that say so."""
+    (folder / "sitecustomize.py").write_text(text)
+    return environment(PYTHONPATH=str(folder))
+
+
+def beside(
+    folder: Path, code: str, *flags: str, agent: bool = True
+) -> subprocess.CompletedProcess[bytes]:
+    """Run `code` with `folder` on PYTHONPATH for the program alone: introspect-run, a Python program too, has its own."""
+    words = ["sh", "-c", 'PYTHONPATH="$PYTHONPATH:$0" exec "$@"', str(folder)]
+    return (launched if agent else plain)(*words, sys.executable, *flags, "-c", code)
+
+
+class TestTheFile:
+    """What the file itself may contain."""
+
+    def test_parses_on_any_python_3(self) -> None:
+        """No syntax in it is younger than Python 3.4, whose interpreters may find it on their path too."""
+        tree = ast.parse((STARTUP_FOLDER / "sitecustomize.py").read_text(), feature_version=(3, 4))
+        younger = (
+            ast.JoinedStr,
+            ast.NamedExpr,
+            ast.AnnAssign,
+            ast.AsyncFunctionDef,
+            ast.Await,
+            ast.Match,
+            ast.MatMult,
+        )
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+        assert not [node for node in ast.walk(tree) if isinstance(node, younger)]
+        assert not [node.name for node in functions if node.returns or node.args.posonlyargs]
+
+    def test_imports_nothing_that_is_not_loaded_already(self) -> None:
+        """At its top it imports what every interpreter has imported by then."""
+        tree = ast.parse((STARTUP_FOLDER / "sitecustomize.py").read_text())
+        imported = [
+            alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names
+        ]
+
+        assert imported == ["os", "sys"]
+
+    def test_knows_the_words_for_off(self) -> None:
+        """It reads INTROSPECT_ENABLED as the settings do, whose module it cannot afford to import."""
+        text = (STARTUP_FOLDER / "sitecustomize.py").read_text()
+        literals = [
+            {element.value for element in node.elts if isinstance(element, ast.Constant)}
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Tuple)
+        ]
+
+        assert FALSE_WORDS in literals
+        assert TRUE_WORDS in literals
+
+
+class TestProcessesWithoutDjango:
+    """A process that never imports Django pays for the start-up file and nothing more."""
+
+    def test_modules(self) -> None:
+        """The start-up file is the only module in such a process that would not be there without us."""
+        with_agent = set(told("sorted(sys.modules)"))
+        without = set(told("sorted(sys.modules)", agent=False))
+
+        # Debian's Python has one of its own, in the place of which ours is then left.
+        assert with_agent - without <= {"sitecustomize"}
+        assert without <= with_agent
+
+    def test_django_alone_does_not_start_the_agent(self) -> None:
+        """`import django`, which comes before gevent's patching in many programs, does not start us."""
+        assert told(OURS, first="import django") == []
+
+    def test_finder_finds_nothing(self) -> None:
+        """A module that does not exist is missed with the same message as without us."""
+        code = "try: import django_no_such\nexcept ImportError as error: print(repr(error))"
+
+        assert python(code).stdout == python(code, agent=False).stdout
+
+
+class TestOwnSitecustomize:
+    """The environment's own sitecustomize runs as if we were not there."""
+
+    def test_runs_once_and_first(self, tmp_path: Path) -> None:
+        """It runs once, before anything of ours that it could notice."""
+        own_sitecustomize(tmp_path, f"import sys; print('own', len(sys.meta_path), {OURS})")
+        done, without = (
+            beside(tmp_path, "print('program')", agent=agent) for agent in (True, False)
+        )
+
+        assert done.stdout.count(b"own") == 1
+        assert done.stdout == without.stdout
+
+    def test_stays_the_module_of_that_name(self, tmp_path: Path) -> None:
+        """`import sitecustomize` in the program gives theirs."""
+        env = own_sitecustomize(tmp_path, "mark = 'theirs'")
+
+        assert told("__import__('sitecustomize').mark", env=env) == "theirs"
+
+    def test_sees_its_own_path(self, tmp_path: Path) -> None:
+        """It sees the sys.path that it would see without us."""
+        env = own_sitecustomize(tmp_path, "import sys; seen = list(sys.path)")
+        seen = "__import__('sitecustomize').seen"
+
+        assert told(seen, env=env) == told(seen, env=env, agent=False)
+
+    def test_package(self, tmp_path: Path) -> None:
+        """It may be a package."""
+        (tmp_path / "sitecustomize").mkdir()
+        (tmp_path / "sitecustomize" / "__init__.py").write_text(
+            "from sitecustomize.part import mark"
+        )
+        (tmp_path / "sitecustomize" / "part.py").write_text("mark = 5")
+        env = environment(PYTHONPATH=str(tmp_path))
+
+        assert told("__import__('sitecustomize').mark", env=env) == 5
+
+    @pytest.mark.parametrize(
+        ("text", "error"),
+        [
+            ("1/0", "ZeroDivisionError: division by zero"),
+            ("import nothing_here", "ModuleNotFoundError: No module named 'nothing_here'"),
+            ("raise ImportError('broken')", "ImportError: broken"),
+            ("def", "SyntaxError: invalid syntax"),
+            ("open('/no/such/file')", "FileNotFoundError: [Errno 2]"),
+            ("import json; json.loads('{')", "JSONDecodeError: Expecting property name"),
+            ("import helper", "SyntaxError: "),
+        ],
+    )
+    def test_its_error_is_reported_as_theirs(self, tmp_path: Path, text: str, error: str) -> None:
+        """An error in it is one line that names the file and clears us, and the program runs."""
+        (tmp_path / "helper.py").write_text("def")
+        own_sitecustomize(tmp_path, text)
+        done = beside(tmp_path, "print('program')")
+        line = done.stderr.decode()
+
+        assert done.stdout == b"program\n"
+        assert line.count("\n") == 1
+        assert f"own sitecustomize ({tmp_path}/sitecustomize.py) failed" in line
+        assert "nothing to do with introspect" in line
+        assert error in line
+
+    def test_its_error_does_not_keep_us_from_starting(self, tmp_path: Path) -> None:
+        """The agent starts all the same."""
+        done = python(
+            f"{IMPORT_DJANGO}; import sys; print({PATCHED})", env=own_sitecustomize(tmp_path, "1/0")
+        )
+
+        assert done.stdout == b"True\n"
+
+    def test_its_error_when_verbose(self, tmp_path: Path) -> None:
+        """With -v its traceback is printed, as Python does."""
+        own_sitecustomize(tmp_path, "1/0")
+        done = beside(tmp_path, "", "-v")
+
+        assert b"Traceback (most recent call last)" in done.stderr
+        assert b"ZeroDivisionError: division by zero" in done.stderr
+
+    @pytest.mark.parametrize("text", ["raise SystemExit(9)", "raise KeyboardInterrupt"])
+    def test_its_exit_is_as_without_us(self, tmp_path: Path, text: str) -> None:
+        """SystemExit and KeyboardInterrupt in it end the process as they do without us."""
+        own_sitecustomize(tmp_path, text)
+        done, without = (
+            beside(tmp_path, "print('program')", agent=agent) for agent in (True, False)
+        )
+
+        assert done.returncode == without.returncode != 0
+        assert done.stdout == without.stdout == b""
+
+    def test_it_may_import_django(self, tmp_path: Path) -> None:
+        """A sitecustomize that imports Django does not keep the agent from starting later."""
+        env = own_sitecustomize(tmp_path, IMPORT_DJANGO)
+
+        assert told(PATCHED, first="import django.template", env=env) is True
+
+    def test_none_at_all(self) -> None:
+        """Without one, the standard usercustomize and everything else go on."""
+        assert python("print('program')").stdout == b"program\n"
+
+
+class TestNothingOfOursGetsOut:
+    """Agent trouble is one warning; the program runs."""
+
+    @pytest.mark.parametrize(
+        "trouble",
+        [
+            "raise RuntimeError('broken')",
+            "raise SystemExit(3)",
+            "import nothing_here",
+            "def",
+            "1/0",
+        ],
+    )
+    def test_agent_that_cannot_be_imported(self, tmp_path: Path, trouble: str) -> None:
+        """Whatever goes wrong while we are imported, SystemExit included, is one warning."""
+        (tmp_path / "wrapt.py").write_text(trouble)
+        env = environment(PYTHONPATH=str(tmp_path))
+        done = python("import django.conf, django.template; print('program')", env=env)
+
+        assert (done.returncode, done.stdout) == (0, b"program\n")
+        assert done.stderr.count(b"\n") == 1
+        assert b"the agent could not be started, the program runs without it" in done.stderr
+
+    def test_package_of_our_name(self, tmp_path: Path) -> None:
+        """An application that has a package called `introspect` keeps it; we say that it is in the way."""
+        (tmp_path / "introspect").mkdir()
+        (tmp_path / "introspect" / "__init__.py").write_text("mark = 'theirs'")
+        # As if we were installed from a wheel: the finder of an editable installation finds us all the same.
+        code = (
+            "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'Editable' not in repr(f)]"
+        )
+        done = beside(tmp_path, f"{code}\n{IMPORT_DJANGO}, introspect; print(introspect.mark)")
+
+        assert (done.returncode, done.stdout) == (0, b"theirs\n")
+        assert done.stderr.count(b"\n") == 1
+        assert f"{tmp_path}/introspect" in done.stderr.decode()
+
+    def test_interrupt_during_start_is_the_programs(self, tmp_path: Path) -> None:
+        """A Ctrl-C that arrives while we start belongs to the program."""
+        (tmp_path / "wrapt.py").write_text("raise KeyboardInterrupt")
+        done = python(f"{IMPORT_DJANGO}", env=environment(PYTHONPATH=str(tmp_path)))
+
+        assert done.returncode != 0
+        assert b"KeyboardInterrupt" in done.stderr
+
+    def test_bad_settings(self) -> None:
+        """Wrong settings are one line each, and the agent starts with the defaults."""
+        env = environment(
+            INTROSPECT_NAMES="many", INTROSPECT_SERVCE="x", INTROSPECT_ENABLED="maybe"
+        )
+        done = python(f"{IMPORT_DJANGO}; import sys; print({PATCHED})", env=env)
+
+        assert done.stdout == b"True\n"
+        assert done.stderr.decode().splitlines() == [
+            "introspect: INTROSPECT_ENABLED='maybe' is not a switch; write 1 or 0; using 1",
+            "introspect: INTROSPECT_NAMES='many' is not a whole number from 1; write e.g. 1000; using 1000",
+            "introspect: INTROSPECT_SERVCE is not a setting; did you mean INTROSPECT_SERVICE?",
+        ]
+
+    @pytest.mark.parametrize(
+        "flags", [["-X", "dev"], ["-W", "error"], ["-X", "dev", "-W", "error", "-bb"]]
+    )
+    def test_no_warning_of_ours(
+        self, flags: list[str], stocked_site: Site, statsd: StatsdListener
+    ) -> None:
+        """In Python's development mode, with every warning an error, we add nothing to what is printed."""
+        env = stocked_site.environment(INTROSPECT_STATSD=statsd.address)
+        code = (
+            "from django.core.wsgi import get_wsgi_application as make\n"
+            "from wsgiref.util import setup_testing_defaults as complete\n"
+            "environ = {'PATH_INFO': '/'}; complete(environ)\n"
+            "response = make()(environ, lambda status, headers: print(status))\n"
+            "print(len(b''.join(response))); response.close()"
+        )
+        done, without = (python(code, flags=flags, env=env, agent=agent) for agent in (True, False))
+
+        assert (done.stdout, done.stderr) == (without.stdout, without.stderr)
+        assert done.stdout.startswith(b"200 OK")
+        statsd.wait_for_count("shop.request", 1)
+
+
+class TestOff:
+    """INTROSPECT_ENABLED=0: nothing is patched, nothing of ours is loaded."""
+
+    @pytest.mark.parametrize("word", ["0", "false", "No", " off "])
+    def test_off(self, word: str) -> None:
+        """No module beyond the start-up file, no finder, and Django's functions are Django's."""
+        env = environment(INTROSPECT_ENABLED=word)
+        first = "import django.conf, django.template.base as base, django.db.backends.utils as db"
+        expression = f"[{OURS}, len(sys.meta_path), base.Template.render.__code__.co_filename, db.CursorWrapper.execute.__code__.co_filename]"
+
+        assert told(expression, first=first, env=env) == told(expression, first=first, agent=False)
+
+
+class TestChildren:
+    """INTROSPECT_CHILDREN decides which interpreters started by the program are instrumented."""
+
+    CHILD = f"import subprocess, sys; print(subprocess.check_output([sys.executable, '-c', '{IMPORT_DJANGO}, sys; print(\"introspect.agent\" in sys.modules)']).decode(), end='')"
+
+    @pytest.mark.parametrize(
+        ("children", "instrumented"),
+        [("", True), ("same-python", True), ("all", True), ("none", False)],
+    )
+    def test_child_of_the_same_python(self, children: str, instrumented: bool) -> None:
+        """A child of the same Python is, unless the setting says `none`."""
+        done = python(self.CHILD, env=environment(INTROSPECT_CHILDREN=children))
+
+        assert done.stdout.decode().strip() == str(instrumented)
+
+    def test_the_command_itself(self) -> None:
+        """With `none` the command itself is, also when a shell has become it by `exec`."""
+        env = environment(INTROSPECT_CHILDREN="none")
+        code = f"{IMPORT_DJANGO}, sys; print(bool({OURS}))"
+        words = ["sh", "-c", 'exec "$0" -c "$1"', sys.executable, code]
+
+        assert launched(*words, env=env).stdout == b"True\n"
+
+    def test_child_of_a_reloader(self) -> None:
+        """With `none` the child of runserver's reloader is, for it is the server."""
+        env = environment(INTROSPECT_CHILDREN="none", RUN_MAIN="true")
+
+        assert python(self.CHILD, env=env).stdout == b"True\n"
+
+
+@pytest.fixture(scope="module")
+def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python of another environment, in which Django is installed and we are not."""
+    import django
+
+    folder = tmp_path_factory.mktemp("other")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    packages.joinpath("django").symlink_to(Path(django.__file__).parent)
+    return folder / "bin" / "python"
+
+
+class TestAnotherPython:
+    """An interpreter of another environment is left alone, and the reason is said where it matters."""
+
+    CODE = "import django; print('program')"
+
+    def test_as_the_command(self, other_python: Path) -> None:
+        """As the command it runs, with one line that says what to install where."""
+        done = launched(other_python, "-c", self.CODE)
+        line = done.stderr.decode()
+
+        assert (done.returncode, done.stdout) == (0, b"program\n")
+        assert line.count("\n") == 1
+        assert str(other_python.parents[1]) in line
+        assert sys.prefix in line
+        assert "install introspect-agent there" in line
+
+    def test_as_a_child(self, other_python: Path) -> None:
+        """As a child it runs without a word."""
+        done = launched("sh", "-c", '"$0" -c "$1"; exit', other_python, self.CODE)
+
+        assert (done.stdout, done.stderr) == (b"program\n", b"")
+
+    def test_as_a_child_in_debug_mode(self, other_python: Path) -> None:
+        """In debug mode there is a line about it."""
+        words = ["sh", "-c", '"$0" -c "$1"; exit', str(other_python), self.CODE]
+        done = launched(*words, options=["--debug"])
+
+        assert b"is another Python, and is left alone" in done.stderr
+
+    def test_all(self, other_python: Path) -> None:
+        """With `all` it is tried, and that we are not installed there is one warning."""
+        env = environment(INTROSPECT_CHILDREN="all")
+        code = "import django.conf, django.apps; print('program')"
+        done = launched("sh", "-c", '"$0" -c "$1"; exit', other_python, code, env=env)
+
+        assert done.stdout == b""  # asgiref is missing there, with or without us
+        assert done.stderr.decode().count("introspect: ") == 1
+        assert "the agent could not be started" in done.stderr.decode()
+
+    def test_same_environment_by_another_path(self, tmp_path: Path) -> None:
+        """A link to the environment is the same environment: releases are often switched by one."""
+        link = tmp_path / "current"
+        link.symlink_to(sys.prefix)
+        done = launched(link / "bin" / "python", "-c", f"{IMPORT_DJANGO}, sys; print(bool({OURS}))")
+
+        assert (done.stdout, done.stderr) == (b"True\n", b"")
+
+
+class TestReloader:
+    """The parent that only watches files stays dormant."""
+
+    @pytest.mark.parametrize(
+        ("words", "variables", "patched"),
+        [
+            (["manage.py", "runserver"], {}, False),
+            (["manage.py", "runserver_plus", "8000"], {}, False),
+            (["manage.py", "runserver", "--noreload"], {}, True),
+            (["manage.py", "runserver"], {"RUN_MAIN": "true"}, True),
+            (["manage.py", "runserver_plus"], {"WERKZEUG_RUN_MAIN": "true"}, True),
+            (["manage.py", "migrate"], {}, True),
+            (["manage.py"], {}, True),
+        ],
+    )
+    def test_dormant(self, words: list[str], variables: dict[str, str], patched: bool) -> None:
+        """`runserver` without RUN_MAIN is that parent; every other command is instrumented."""
+        first = f"import sys; sys.argv = {words!r}; import django.conf"
+
+        assert told(PATCHED, first=first, env=environment(**variables)) is patched
+
+
+class TestImportSystem:
+    """Modules that are hooked look as they look without us."""
+
+    FACTS = "[type(m.__loader__).__name__, m.__spec__.origin, m.__file__, m.__loader__ is m.__spec__.loader]"
+
+    @pytest.mark.parametrize(
+        "module",
+        ["django.template.base", "django.db.backends.utils", "requests.sessions", "http.client"],
+    )
+    def test_loader_spec_and_file(self, module: str) -> None:
+        """Loader, spec and file of a hooked module are the import system's own."""
+        first = f"{IMPORT_DJANGO}, {module}; import sys; m = sys.modules['{module}']"
+
+        assert told(self.FACTS, first=first) == told(self.FACTS, first=first, agent=False)
+
+    def test_zipped_module(self, tmp_path: Path) -> None:
+        """The same holds for one in a zip file, which Django's autoreloader finds by its loader."""
+        with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+            archive.writestr("requests/__init__.py", "")
+            archive.writestr(
+                "requests/sessions.py", "class Session:\n    def send(self): return 1\n"
+            )
+        first = (
+            f"import sys; sys.path.insert(0, {str(tmp_path / 'packed.zip')!r})\n"
+            "import django.conf, requests.sessions as m; from django.utils import autoreload"
+        )
+        facts = f"[{self.FACTS}, sorted(str(p) for p in autoreload.iter_modules_and_files((m,), frozenset()))]"
+
+        assert told(facts, first=first) == told(facts, first=first, agent=False)
+        assert told("m.Session().send.__name__", first=first) == "send"
+
+    def test_what_a_module_sees_of_itself_while_it_is_imported(self, tmp_path: Path) -> None:
+        """A hooked module that reads its own loader at its top reads the real one."""
+        (tmp_path / "requests").mkdir()
+        (tmp_path / "requests" / "__init__.py").write_text("")
+        (tmp_path / "requests" / "sessions.py").write_text(
+            "seen = type(__loader__).__name__, type(__spec__.loader).__name__"
+        )
+        env = environment(PYTHONPATH=str(tmp_path))
+        expression = "__import__('requests.sessions').sessions.seen"
+
+        assert told(expression, first=IMPORT_DJANGO, env=env) == told(
+            expression, first=IMPORT_DJANGO, env=env, agent=False
+        )
+
+    def test_two_launchers_in_one_another(self) -> None:
+        """Under two start-up files, of two environments, the agent starts once and stands down once."""
+        done = launched(
+            *introspect_run(),
+            sys.executable,
+            "-c",
+            f"{IMPORT_DJANGO}, django.template, sys; print(sum('DjangoFinder' in type(f).__name__ for f in sys.meta_path))",
+        )
+
+        assert (done.stdout, done.stderr) == (b"0\n", b"")
+
+
+@pytest.mark.parametrize("flag", ["-E", "-I", "-S"])
+def test_flags_that_switch_us_off(flag: str) -> None:
+    """Where Python ignores us the program runs, and one line has said so before."""
+    done = launched(sys.executable, flag, "-c", "print('program')")
+
+    assert done.stdout == b"program\n"
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("flag", ["-s", "-P", "-B", "-O"])
+def test_flags_that_do_not(flag: str) -> None:
+    """Other flags leave us in place."""
+    assert told(PATCHED, first=IMPORT_DJANGO, flags=[flag]) is True
+
+
+def test_manage_py_check(stocked_site: Site) -> None:
+    """`manage.py check` prints the same with the agent on, off, and broken by every observer."""
+    words = [sys.executable, str(PROJECT / "manage.py"), "check"]
+    expected = plain(*words, env=stocked_site.environment())
+    for variables in ({}, {"INTROSPECT_ENABLED": "0"}, {"INTROSPECT_TEST_FAULT": "1"}):
+        env = stocked_site.environment(INTROSPECT_STATSD="off", **variables)
+        done = launched(*words, env=env)
+
+        assert (done.returncode, done.stdout) == (0, expected.stdout)

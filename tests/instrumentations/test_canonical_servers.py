@@ -1,0 +1,253 @@
+"""The canonical line of requests behind real servers, however they end, beside what StatsD was sent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from django import VERSION
+
+from tests.helpers import rawhttp
+from tests.helpers.processes import wait_until
+from tests.helpers.site import Site
+from tests.helpers.statsd import StatsdListener
+from tests.instrumentations.story_site import SERVERS, Story, story
+
+
+@pytest.fixture(scope="module")
+def listener() -> Iterator[StatsdListener]:
+    """A StatsD server that each request's numbers are compared with."""
+    with contextlib.closing(StatsdListener()) as started:
+        yield started
+
+
+@pytest.fixture(scope="module", params=["gthread", "uvicorn"])
+def running(
+    request: pytest.FixtureRequest,
+    stocked_site: Site,
+    listener: StatsdListener,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Story]:
+    """The story's site behind a WSGI and an ASGI server, with metrics and lines."""
+    file = tmp_path_factory.mktemp("canonical") / "log.json"
+    settings = {"STATSD": listener.address, "DETAIL": "error"}
+    with story(request.param, stocked_site, file, **settings) as started:
+        yield started
+
+
+def fetch(running: Story, path: str, name: str, **headers: str) -> rawhttp.RawResponse:
+    """Fetch a page under an ID."""
+    return rawhttp.get(running.url + path, {"X-Request-ID": name, **headers})
+
+
+def test_numbers_are_those_of_statsd(running: Story, listener: StatsdListener) -> None:
+    """Counts and times in the line are what the metrics of the same request say."""
+    listener.clear()
+    start = time.time_ns() // 1_000_000 - 250
+    answer = fetch(running, "/rows/?q=hunter2", "numbers-0001", **{"X-Request-Start": f"t={start}"})
+    line = running.request("numbers-0001")
+    listener.wait_for_count("story.response.200", 1)
+    [total] = listener.values("story.request")
+    [queries] = listener.values("story.request.db_queries")
+    [db_ms] = listener.values("story.request.db")
+    [first_byte] = listener.values("story.request.first_byte")
+    [queue] = listener.values("story.request.queue")
+
+    assert line["duration_ms"] == pytest.approx(total, abs=0.01)
+    assert line["db_queries"] == queries == 3
+    assert line["db_ms"] == pytest.approx(db_ms, abs=0.01)
+    assert line["first_byte_ms"] == pytest.approx(first_byte, abs=0.01)
+    assert line["queue_ms"] == pytest.approx(queue, abs=0.01)
+    assert 200 < line["queue_ms"] < 5000
+    assert line["db_duplicates"] == 1
+    assert line["response_bytes"] == len(answer.body) == 4
+    assert line["method"] == "GET"
+    assert line["path"] == "/rows/"
+    assert line["route"] == "rows/"
+    assert line["view"] == "story.urls.rows"
+    assert line["status"] == 200
+    assert line["kind"] == "request"
+    assert line["level"] == "INFO"
+    assert "user_id" not in line
+    assert "events" not in line
+
+
+def test_no_secret_of_a_request(running: Story) -> None:
+    """No parameter, literal, query string or exception's message of a request's is in its line."""
+    fetch(running, "/rows/?token=hunter2-query", "secrets-0001")
+    fetch(running, "/boom/?token=hunter2-query", "secrets-0002")
+    lines = [running.request("secrets-0001"), running.request("secrets-0002")]
+
+    assert "hunter2" not in json.dumps(lines)
+    assert "events" in lines[1]
+
+
+def test_a_request_that_fails(running: Story) -> None:
+    """A view that raises: level ERROR, status, exception with its place, and what it had done."""
+    fetch(running, "/boom/", "fails-0001")
+    line = running.request("fails-0001")
+
+    assert line["level"] == "ERROR"
+    assert line["status"] == 500
+    assert line["exception"]["class"] == "ValueError"
+    assert line["exception"]["place"].startswith("story/urls.py:")
+    [event] = [event for event in line["events"] if event["name"] == "default.select"]
+    assert event["table"] == "books_book"
+
+
+def test_a_page_that_is_missing(running: Story) -> None:
+    """A missing page is no error of the server's, and its path is no view."""
+    fetch(running, "/nowhere/", "missing-0001")
+    line = running.request("missing-0001")
+
+    assert line["status"] == 404
+    assert line["view"] == "unresolved"
+    assert line["route"] is None
+    assert line["level"] == "INFO"
+    assert line["exception"]["class"] in ("Resolver404", "Http404")
+
+
+def test_a_streamed_answer(running: Story) -> None:
+    """The line of a streamed answer tells of all that happened until its end."""
+    fetch(running, "/stream/", "stream-0001")
+    line = running.request("stream-0001")
+
+    assert line["db_queries"] == 3
+    assert line["duration_ms"] > 150
+    assert line["first_byte_ms"] < line["duration_ms"]
+    assert "response_bytes" not in line
+
+
+def test_the_user_only_if_loaded(running: Story, stocked_site: Site) -> None:
+    """The user's ID is told where the application has asked for the user, and is not asked for."""
+    key = stocked_site.manage(
+        "shell",
+        "-c",
+        "from django.contrib.auth import *; from django.contrib.sessions.backends.db import *\n"
+        "user = get_user_model().objects.get(username='reader'); session = SessionStore()\n"
+        "session[SESSION_KEY] = str(user.pk); session[HASH_SESSION_KEY] = user.get_session_auth_hash()\n"
+        "session[BACKEND_SESSION_KEY] = 'django.contrib.auth.backends.ModelBackend'; session.save()\n"
+        "print('key', session.session_key, user.pk)",
+    )
+    _, session, user = next(
+        line for line in key.splitlines() if line.startswith("key ")
+    ).split()  # Django's shell may say what it has imported
+    cookie = {"Cookie": f"sessionid={session}"}
+
+    assert fetch(running, "/user/", "user-0001", **cookie).body == b"reader"
+    assert fetch(running, "/rows/", "user-0002", **cookie).header("Vary") is None
+    assert running.request("user-0001")["user_id"] == int(user)
+    line = running.request("user-0002")
+    assert "user_id" not in line
+    assert line["db_queries"] == 3
+
+
+def test_a_user_that_the_application_has_set(running: Story) -> None:
+    """A user that the application has put on the request itself is told, too."""
+    fetch(running, "/assigned/", "assigned-0001")
+
+    assert running.request("assigned-0001")["user_id"] == 77
+
+
+@pytest.mark.parametrize("server", ["sync", "gevent", "uvicorn"])
+def test_a_client_that_goes_away(stocked_site: Site, tmp_path: Path, server: str) -> None:
+    """A request whose client has gone away has its line, once."""
+    if server == "uvicorn" and VERSION < (5, 0):
+        pytest.skip("Django notices under ASGI that a client has gone away from 5.0 on")
+    with story(server, stocked_site, tmp_path / "log") as running:
+        path = "/async-slow/" if server == "uvicorn" else "/endless/"
+        with socket.create_connection(("127.0.0.1", running.server.port), 10) as connection:
+            connection.sendall(
+                f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: gone-0001\r\n\r\n".encode()
+            )
+            if server == "uvicorn":
+                time.sleep(0.5)
+            else:
+                connection.recv(1000)
+        line = running.request("gone-0001")
+
+    assert line["path"] == path
+    assert line["status"] == (None if server == "uvicorn" else 200)
+    if server == "uvicorn":
+        assert "aborted" in line["message"]
+
+
+def ask_slowly(running: Story) -> socket.socket:
+    """Send a request that takes long, to a worker that is up, and wait until it has begun."""
+    fetch(running, "/own/", "warm-up-0001")
+    connection = socket.create_connection(("127.0.0.1", running.server.port), 10)
+    connection.sendall(
+        b"GET /slow/ HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: stopped-0001\r\n\r\n"
+    )
+    time.sleep(1.0)
+    return connection
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGABRT])
+def test_a_worker_that_is_told_to_stop(stocked_site: Site, tmp_path: Path, number: int) -> None:
+    """A request in the middle of which its worker is told to stop at once has its line, with what it did."""
+    with (
+        story("sync", stocked_site, tmp_path / "log", DETAIL="all") as running,
+        contextlib.closing(ask_slowly(running)),
+    ):
+        [worker] = psutil.Process(running.server.pid).children()
+        os.kill(worker.pid, number)
+        line = running.request("stopped-0001")
+
+    assert line["status"] is None
+    assert "aborted" in line["message"]
+    assert line["db_queries"] == 1
+    assert line["events"]
+
+
+def test_a_timeout_of_gunicorns(stocked_site: Site, tmp_path: Path) -> None:
+    """A request that takes longer than gunicorn allows has its line."""
+    with story("sync", stocked_site, tmp_path / "log", "--timeout=2") as running:
+        with contextlib.closing(ask_slowly(running)):
+            wait_until(lambda: running.of("stopped-0001", "request"), 20)
+        line = running.request("stopped-0001")
+
+    assert line["status"] is None
+    assert line["duration_ms"] > 1000
+
+
+def test_a_graceful_stop(stocked_site: Site, tmp_path: Path) -> None:
+    """A request that a stopping worker still answers has its ordinary line."""
+    with story("sync", stocked_site, tmp_path / "log") as running:
+        fetch(running, "/own/", "warm-up-0001")
+        with socket.create_connection(("127.0.0.1", running.server.port), 10) as connection:
+            connection.sendall(
+                b"GET /slow/?seconds=1 HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: last-0001\r\n\r\n"
+            )
+            time.sleep(0.5)
+            running.server.signal(signal.SIGTERM)
+            assert b"200 OK" in connection.recv(1000)
+        line = running.request("last-0001")
+
+    assert line["status"] == 200
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_slow_requests_and_duplicates(stocked_site: Site, tmp_path: Path, server: str) -> None:
+    """A slow request tells its events, capped, and how many of its statements were alike."""
+    with story(server, stocked_site, tmp_path / "log", SLOW_REQUEST="1us") as running:
+        fetch(running, "/many/250/", "many-0001")
+        line = running.request("many-0001")
+
+    assert line["db_queries"] == 250
+    assert line["db_duplicates"] == 249
+    selects = [event for event in line["events"] if event["name"] == "default.select"]
+    assert 20 < len(selects) <= 100
+    assert line["events_dropped"] >= 150
+    assert [event["offset_ms"] for event in line["events"]] == sorted(
+        event["offset_ms"] for event in line["events"]
+    )
+    assert line["slowest_query"]["name"].startswith("default.")

@@ -1,0 +1,291 @@
+"""Every instrumentation found in the folder keeps the contract; what is asserted comes from its PATCHES."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib
+import importlib.util
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from introspect import instrumentations
+from introspect.agent import guard, patching, work
+from introspect.agent.patching import ABSENT, APPLIED, WAITING, Patch
+from tests.helpers.processes import clean_environment
+
+NAMES = instrumentations.names()
+SCENARIO = Path(__file__).with_name("contract_scenario.py")
+
+every_instrumentation = pytest.mark.parametrize("name", NAMES)
+every_patch = pytest.mark.parametrize(
+    "patch",
+    [
+        pytest.param(patch, id=f"{name}-{patch.attribute}")
+        for name in NAMES
+        for patch in instrumentations.load(name).PATCHES
+        if importlib.util.find_spec(patch.module.partition(".")[0]) and not patch.own
+    ],
+)
+
+
+@functools.cache
+def in_fresh_interpreter(scenario: str, name: str, **environment: str) -> dict[str, Any]:
+    """Run one function of `contract_scenario.py` and return what it found."""
+    done = subprocess.run(
+        [sys.executable, str(SCENARIO), scenario, name],
+        env=clean_environment(INTROSPECT_STATSD="off", **environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return {**found, "stderr": done.stderr}
+
+
+def owner_of(patch: Patch) -> tuple[Any, str]:
+    """Return the class or module that has the attribute, and the attribute's last name."""
+    *path, name = patch.attribute.split(".")
+    return functools.reduce(getattr, path, importlib.import_module(patch.module)), name
+
+
+def original_of(patch: Patch) -> Any:
+    """Return what the library itself has there, as it stands in the owner's dictionary."""
+    owner, name = owner_of(patch)
+    return owner.__dict__.get(name, getattr(owner, name))
+
+
+@pytest.fixture
+def errors() -> Iterator[list[str]]:
+    """One entry for each exception that the guard has swallowed during the test."""
+    counted: list[str] = []
+    guard.configure(debug=False, on_error=lambda: counted.append("swallowed"))
+    yield counted
+    guard.configure(debug=False, on_error=work.count_error)
+
+
+@every_instrumentation
+def test_declares_what_the_tables_need(name: str) -> None:
+    """It has a docstring and something to do, and each patch names a module and an attribute."""
+    module = instrumentations.load(name)
+    targets = [patch.target for patch in module.PATCHES]
+
+    assert module.__doc__
+    assert targets or hasattr(module, "configure")
+    assert len(set(module.PATCHES)) == len(module.PATCHES)
+    assert all(target.count(":") == 1 and not target.endswith(":") for target in targets)
+
+
+def test_importing_them_imports_nothing_of_their_libraries() -> None:
+    """Instrumentations can be loaded where their libraries are not imported, and leave them so."""
+    assert in_fresh_interpreter("load_all", "all")["imported"] == []
+
+
+def expected_status(patch: Patch) -> str:
+    """Return what becomes of a patch here, where its library may not be installed."""
+    if importlib.util.find_spec(patch.module.partition(".")[0]) is None:
+        return WAITING
+    owner, attribute = owner_of(patch)
+    return ABSENT if patch.own and attribute not in owner.__dict__ else APPLIED
+
+
+@every_instrumentation
+@pytest.mark.parametrize("scenario", ["import_then_patch", "patch_then_import"])
+def test_both_orders_patch_once_and_undo_restores_identity(name: str, scenario: str) -> None:
+    """Whatever comes first, each target is patched once; undo puts the very objects back, twice too."""
+    found = in_fresh_interpreter(scenario, name)
+
+    expected = {p.target: expected_status(p) for p in instrumentations.load(name).PATCHES}
+    applied = [
+        p.target for p in instrumentations.load(name).PATCHES if expected[p.target] == APPLIED
+    ]
+    present = [
+        p.target for p in instrumentations.load(name).PATCHES if expected[p.target] != WAITING
+    ]
+    assert found["status"] == expected
+    assert found["replaced"] == applied
+    assert found["same_when_applied_again"] == present
+    assert found["restored"] == present
+    assert found["restored_when_undone_again"] == present
+    assert found["applied_after_undo"] == applied
+    # Autoreload reads loader, spec and file of each module.
+    assert found["import_system"] == found.get("untouched", found["import_system"])
+    assert set(found.get("without_attributes", [ABSENT])) <= {ABSENT}
+    assert found["stderr"] == ""
+
+
+@every_instrumentation
+def test_the_import_system_sees_the_modules_as_ever(name: str) -> None:
+    """Loader, spec and file are the same whether we were there before the library or not."""
+    before = in_fresh_interpreter("patch_then_import", name)["import_system"]
+    behind = in_fresh_interpreter("import_then_patch", name)["untouched"]
+
+    assert before == behind
+
+
+@every_instrumentation
+def test_a_library_that_is_absent_stays_absent(name: str) -> None:
+    """Where the library cannot be imported, its import fails as ever, and all patches wait."""
+    found = in_fresh_interpreter("library_absent", name)
+
+    patches = instrumentations.load(name).PATCHES
+    assert found["status"] == {patch.target: WAITING for patch in patches}
+    assert set(found["import_errors"]) <= {"ImportError: blocked by the test"}
+    assert bool(found["import_errors"]) == bool(patches)
+    assert found["stderr"] == ""
+
+
+@every_instrumentation
+def test_disabled_by_name(name: str) -> None:
+    """INTROSPECT_DISABLE leaves this one out, and only this one."""
+    everything = in_fresh_interpreter("started", "all")
+    without = in_fresh_interpreter("started", "all", INTROSPECT_DISABLE=name)
+
+    own = {patch.target for patch in instrumentations.load(name).PATCHES}
+    assert own.isdisjoint(without["replaced"])
+    assert set(everything["status"]) - set(without["status"]) <= own
+    assert own.isdisjoint(without["status"])
+    assert set(everything["replaced"]) - own == set(without["replaced"])
+    # Settings that are not complete yet must not be read at start-up.
+    assert not everything["configured"]
+
+
+def test_off_is_off() -> None:
+    """INTROSPECT_ENABLED=0 patches nothing."""
+    found = in_fresh_interpreter("started", "all", INTROSPECT_ENABLED="0")
+
+    assert found["replaced"] == []
+    assert found["status"] == {}
+
+
+@every_patch
+def test_the_replacement_looks_like_the_original(patch: Patch) -> None:
+    """Name, signature, documentation, attributes and kind (coroutine or not) are the original's."""
+    original = original_of(patch)
+    replacement = patch.wrap(original)
+
+    assert replacement is not original
+    assert replacement.__wrapped__ is original
+    assert inspect.signature(replacement) == inspect.signature(original)
+    assert inspect.iscoroutinefunction(replacement) == inspect.iscoroutinefunction(original)
+    for attribute in ("__name__", "__qualname__", "__module__", "__doc__"):
+        assert getattr(replacement, attribute) == getattr(original, attribute)
+    kept = {key: value for key, value in original.__dict__.items() if key != "__wrapped__"}
+    assert kept.items() <= replacement.__dict__.items()
+
+
+@every_patch
+def test_nothing_is_wrapped_that_hides_secrets(patch: Patch) -> None:
+    """A frame of ours around Django's `sensitive_variables` would show what it masks."""
+    function = original_of(patch)
+    while function is not None:
+        assert "sensitive" not in getattr(function, "__qualname__", "")
+        function = getattr(function, "__wrapped__", None)
+
+
+class Probe:
+    """Stands for the original function: counts its calls, and returns or raises what the test chose."""
+
+    def __init__(self, patch: Patch, outcome: Any) -> None:
+        self.calls: list[tuple[Any, Any]] = []
+        self.outcome = outcome
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append((args, kwargs))
+            if isinstance(outcome, BaseException):
+                raise outcome
+            return outcome
+
+        async def call_async(*args: Any, **kwargs: Any) -> Any:
+            return call(*args, **kwargs)
+
+        self.is_async = inspect.iscoroutinefunction(original_of(patch))
+        self.patched = patch.wrap(call_async if self.is_async else call)
+
+    def ends_as_the_original(self, *args: Any, **kwargs: Any) -> bool:
+        """Call the patched probe, and tell whether the very outcome came out."""
+        try:
+            result = self.patched(*args, **kwargs)
+            if self.is_async:
+                result = asyncio.run(result)
+        except BaseException as error:
+            return error is self.outcome
+        return result is self.outcome
+
+
+OUTCOMES = {
+    "returns": object(),
+    "returns None": None,
+    "raises": ValueError("the application's own"),
+    "raises SystemExit": SystemExit(3),
+    "raises GeneratorExit": GeneratorExit(),
+}
+
+every_outcome = pytest.mark.parametrize(
+    "outcome", [pytest.param(value, id=key) for key, value in OUTCOMES.items()]
+)
+
+
+@every_patch
+@every_outcome
+def test_a_failing_observer_changes_nothing_and_is_counted(
+    patch: Patch, outcome: Any, errors: list[str]
+) -> None:
+    """With INTROSPECT_TEST_FAULT each observer raises: the outcome is the original's, the error counted."""
+    patching.inject_faults(True)
+    try:
+        probe = Probe(patch, outcome)
+    finally:
+        patching.inject_faults(False)
+    argument = object()
+
+    assert probe.ends_as_the_original(argument, key=argument)
+    assert probe.calls == [((argument,), {"key": argument})]
+    # A patch that amends results has nothing to do where there is none.
+    assert errors or isinstance(outcome, BaseException)
+
+
+@every_patch
+@every_outcome
+def test_arguments_that_no_observer_expects_reach_the_original(
+    patch: Patch, outcome: Any, errors: list[str]
+) -> None:
+    """Too few arguments, or none: the original is called with them once, and judges them itself."""
+    probe = Probe(patch, outcome)
+
+    assert probe.ends_as_the_original()
+    assert probe.ends_as_the_original(None)
+    assert probe.calls == [((), {}), ((None,), {})]
+
+
+def test_undo_leaves_what_somebody_else_has_wrapped_since() -> None:
+    """A later agent's wrapper around ours belongs to it, and survives our undo."""
+    library = ModuleType("introspect_test_library")
+    library.call = lambda: "answer"  # type: ignore[attr-defined]
+    sys.modules[library.__name__] = library
+    try:
+        observed: list[object] = []
+        patching.apply(
+            (
+                patching.timed(
+                    f"{library.__name__}:call", after=lambda *details: observed.append(details)
+                ),
+            )
+        )
+        ours = library.call
+        library.call = theirs = functools.partial(ours)  # type: ignore[attr-defined]
+        patching.undo_all()
+
+        assert library.call is theirs
+        assert library.call() == "answer"
+    finally:
+        del sys.modules[library.__name__]

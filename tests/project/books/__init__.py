@@ -1,0 +1,1 @@
+"""Books and their authors: one app with every kind of view."""

@@ -1,0 +1,259 @@
+"""Every server that Django sites run on, with and without the agent: same bytes, and each request counted once."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.helpers import rawhttp
+from tests.helpers.processes import introspect_run, script
+from tests.helpers.serve import Server, serve
+from tests.helpers.services import EtsyStatsd
+from tests.helpers.site import PROJECT, SERVICE, Site
+from tests.helpers.statsd import StatsdListener
+
+# gunicorn from 25 on opens a control socket in the working directory, which two gunicorns would share.
+_GUNICORN = [script("gunicorn"), "--bind={host}:{port}", "--workers=2", "--no-control-socket"]
+_UWSGI = [
+    script("uwsgi"),
+    "--http-socket={host}:{port}",
+    "--master",
+    "--processes=2",
+    "--need-app",
+    "--die-on-term",
+]
+_UWSGI += ["--module=shop.wsgi", f"--virtualenv={sys.prefix}"]
+
+SERVERS = {
+    "gunicorn-sync": [*_GUNICORN, "--worker-class=sync", "shop.wsgi"],
+    "gunicorn-gthread": [*_GUNICORN, "--worker-class=gthread", "--threads=4", "shop.wsgi"],
+    "gunicorn-gevent": [*_GUNICORN, "--worker-class=gevent", "shop.wsgi"],
+    "gunicorn-uvicorn": [*_GUNICORN, "--worker-class=uvicorn_worker.UvicornWorker", "shop.asgi"],
+    "uvicorn": [script("uvicorn"), "--host={host}", "--port={port}", "shop.asgi:application"],
+    "daphne": [script("daphne"), "-b", "{host}", "-p", "{port}", "shop.asgi:application"],
+    "runserver": [sys.executable, str(PROJECT / "manage.py"), "runserver", "{host}:{port}"],
+    "uwsgi": _UWSGI,
+}
+
+VARIANTS = [
+    *((name, ()) for name in SERVERS),
+    *((f"gunicorn-{kind}", ("--preload",)) for kind in ("sync", "gthread", "uvicorn")),
+    ("gunicorn-gevent", ("--preload", "--config=gevent_first.py")),
+    *((name, ("--max-requests=5",)) for name in SERVERS if name.startswith("gunicorn")),
+    ("gunicorn-gthread", ("--preload", "--max-requests=5")),
+    ("uvicorn", ("--workers=2",)),
+    ("uwsgi", ("--enable-threads",)),
+    ("uwsgi", ("--max-requests=5",)),
+]
+
+# Path and headers; the same bytes come back each time.
+REQUESTS: list[tuple[str, dict[str, str]]] = [
+    *(
+        (path, {})
+        for path in [
+            "/",
+            "/plain/",
+            "/plain/?q=1",
+            "/late-template/",
+            "/async-plain/",
+            "/async-queries/",
+            "/async-error/",
+            "/stream/",
+            "/async-stream/",
+            "/download/",
+            "/class/",
+            "/async-class/",
+            "/books/",
+            "/shelf/a/books/1/",
+            "/shelf/a/books/99/",
+            "/partial/",
+            "/object/",
+            "/method/",
+            "/lambda/",
+            "/shouted/",
+            "/value-error/",
+            "/missing/",
+            "/forbidden/",
+            "/suspicious/",
+            "/gone/",
+            "/redirect/",
+            "/cookie/",
+            "/queries/5/",
+            "/cursor/",
+            "/sell/",
+            "/broken-sql/",
+            "/log/",
+            "/cached/",
+            "/whoami/",
+            "/plain",
+            "/nowhere/",
+            "/nowhere/%E2%82%AC%0A/",
+        ]
+    ),
+    ("/plain/", {"X-Early": "1"}),
+    ("/plain/", {"X-Early": "raise"}),
+    ("/plain/", {"Host": "elsewhere.example"}),
+]
+
+
+def words(name: str, options: tuple[str, ...]) -> list[str]:
+    """Return the command of a server with more options, which go before the application's name."""
+    program, *rest = SERVERS[name]
+    return [program, *options, *rest]
+
+
+def answers(server: Server) -> list[object]:
+    """Send every request of `REQUESTS` and return what came back, comparable from run to run."""
+    return [asked(server.base_url + path, headers).comparable() for path, headers in REQUESTS]
+
+
+def asked(url: str, headers: dict[str, str]) -> rawhttp.RawResponse:
+    """Send a request, again where a worker that was about to end has taken the connection unread.
+
+    Uvicorn's worker, once it has served `--max-requests`, resets what it has accepted since.
+    """
+    for _ in range(5):
+        with contextlib.suppress(ConnectionResetError):
+            return rawhttp.get(url, headers)
+        time.sleep(0.5)
+    return rawhttp.get(url, headers)
+
+
+@contextlib.contextmanager
+def under_agent(command: Sequence[str], site: Site, statsd: StatsdListener) -> Iterator[Server]:
+    """Serve the site under `introspect-run`, which reports to `statsd`; all has arrived when the block ends."""
+    env = site.environment(INTROSPECT_STATSD=statsd.address)
+    with serve([*introspect_run(), *command], env, PROJECT) as server:
+        yield server
+        statsd.settle()
+
+
+@pytest.fixture(scope="module")
+def plain_answers(stocked_site: Site) -> Callable[[str], list[object]]:
+    """What each server answers without the agent; each is asked once."""
+    known: dict[str, list[object]] = {}
+
+    def of(name: str) -> list[object]:
+        if name not in known:
+            with serve(SERVERS[name], stocked_site.environment(), cwd=PROJECT) as server:
+                known[name] = answers(server)
+        return known[name]
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    VARIANTS,
+    ids=lambda value: value if isinstance(value, str) else "".join(value),
+)
+def test_same_bytes_and_each_request_counted_once(
+    name: str,
+    options: tuple[str, ...],
+    stocked_site: Site,
+    statsd: StatsdListener,
+    plain_answers: Callable[[str], list[object]],
+) -> None:
+    """Under the agent a server answers what it answered without, and every request is counted exactly once."""
+    if name == "gunicorn-gevent" and sys.version_info >= (3, 14):
+        pytest.skip("gunicorn's gevent worker does not answer there without the agent either")
+    expected = plain_answers(name)
+    statuses = collections.Counter(int(status_line.split()[1]) for status_line, _, _ in expected)
+
+    with under_agent(words(name, options), stocked_site, statsd) as server:
+        got = answers(server)
+        for (path, headers), before, after in zip(REQUESTS, expected, got, strict=True):
+            assert after == before, (path, headers)
+        statsd.wait_for_count(f"{SERVICE}.request", len(REQUESTS))
+
+    assert statsd.count(f"{SERVICE}.request") == len(REQUESTS)
+    assert {status: statsd.count(f"{SERVICE}.response.{status}") for status in statuses} == statuses
+    assert sum(
+        line.weight for line in statsd.lines if line.name.startswith(f"{SERVICE}.view.")
+    ) == len(REQUESTS)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_counts_are_exact_when_requests_come_at_once(
+    name: str, stocked_site: Site, statsd: StatsdListener
+) -> None:
+    """Sixty requests over eight connections at a time are counted as sixty, each under its own view."""
+    # Two async views at once in gevent's one thread are more than asgiref can do, agent or not.
+    slow = "async_slow" if "asgi" in " ".join(SERVERS[name]) else "slow"
+    paths = ["/plain/", "/queries/2/", f"/{slow.replace('_', '-')}/3/"] * 20
+
+    with under_agent(SERVERS[name], stocked_site, statsd) as server:
+        with ThreadPoolExecutor(8) as pool:
+            statuses = list(
+                pool.map(lambda path: rawhttp.get(server.base_url + path).status, paths)
+            )
+        statsd.wait_for_count(f"{SERVICE}.request", len(paths))
+
+    assert statuses == [200] * len(paths)
+    assert statsd.count(f"{SERVICE}.request") == len(paths)
+    for view in ("plain", "queries", slow):
+        assert statsd.count(f"{SERVICE}.view.books_views_{view}.GET") == 20
+    assert statsd.count(f"{SERVICE}.db.default.select") == 40
+
+
+@pytest.mark.parametrize(
+    "name", ["gunicorn-sync", "gunicorn-gthread", "gunicorn-gevent", "uvicorn", "daphne", "uwsgi"]
+)
+def test_a_client_that_leaves_early_is_counted_once(
+    name: str, stocked_site: Site, statsd: StatsdListener
+) -> None:
+    """A client that hangs up before the answer costs no second count, and the next client is served."""
+    with under_agent(SERVERS[name], stocked_site, statsd) as server:
+        with socket.create_connection((server.host, server.port)) as connection:
+            connection.sendall(b"GET /async-slow/200/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert rawhttp.get(f"{server.base_url}/plain/").status == 200
+        statsd.wait_for_count(f"{SERVICE}.view.books_views_plain.GET", 1)
+        statsd.settle(1.0)
+
+    assert statsd.count(f"{SERVICE}.request") in {1, 2}  # a server may notice before it asks Django
+    assert statsd.count(f"{SERVICE}.view.books_views_async_slow.GET") <= 1
+
+
+@pytest.mark.parametrize("name", ["gunicorn-gthread", "uvicorn", "daphne"])
+def test_requests_of_one_connection_are_counted_one_by_one(
+    name: str, stocked_site: Site, statsd: StatsdListener
+) -> None:
+    """A kept connection's requests are each counted, under the view that each of them asked."""
+    with under_agent(SERVERS[name], stocked_site, statsd) as server:
+        host = f"Host: {server.host}\r\n\r\n"
+        message = f"GET /plain/ HTTP/1.1\r\n{host}GET /partial/ HTTP/1.1\r\n{host}"
+        with socket.create_connection((server.host, server.port), timeout=10) as connection:
+            connection.sendall(message.encode())
+            received = b""
+            while b"hello from a partial" not in received and (more := connection.recv(65_536)):
+                received += more
+        statsd.wait_for_count(f"{SERVICE}.request", 2)
+
+    assert received.count(b"HTTP/1.1 200 OK") == 2
+    assert statsd.count(f"{SERVICE}.request") == 2
+    assert statsd.count(f"{SERVICE}.view.books_views_plain.GET") == 1
+    assert statsd.count(f"{SERVICE}.view.books_views_greet.GET") == 1
+
+
+def test_etsy_statsd_accepts_every_line(stocked_site: Site, etsy_statsd: EtsyStatsd) -> None:
+    """Etsy's statsd refuses no line of a gunicorn under the agent, and counts each request."""
+    refused = etsy_statsd.bad_lines()
+    env = stocked_site.environment(INTROSPECT_STATSD=etsy_statsd.address, INTROSPECT_SERVICE="etsy")
+
+    with serve([*introspect_run(), *SERVERS["gunicorn-gthread"]], env, PROJECT) as server:
+        answers(server)
+
+    assert etsy_statsd.bad_lines() == refused
+    assert {
+        "etsy.request",
+        "etsy.view.books_views_plain.GET",
+        "etsy.db.default.select",
+    } <= etsy_statsd.timers()
+    assert etsy_statsd.counters()["etsy.response.410"] == 1
