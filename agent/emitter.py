@@ -12,7 +12,7 @@ from introspect.agent.metrics import COUNTER, TIMER, Metric
 from introspect.agent.transport import Transport, transport_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from introspect.agent.metrics import Series
     from introspect.agent.settings import Address
@@ -51,15 +51,13 @@ def open_ahead() -> None:
     _transport.open_ahead()
 
 
-def send(samples: Sequence[SampleRow], counts: Mapping[Series, int]) -> None:
+def send(samples: Sequence[SampleRow], counts: Sequence[tuple[Series, int]]) -> None:
     """Send timings (seconds) and counts, in one datagram if they fit."""
     if not _transport.wanted:
         return
     lines = _timing_lines(samples)
     if counts:
-        lines += [
-            f"{series.head}{value}{series.type}{series.tail}" for series, value in counts.items()
-        ]
+        lines += _count_lines(counts)
     drops = _transport.drops
     if drops:
         lines.append(_drops_line(drops))
@@ -85,6 +83,13 @@ def _timing_lines(samples: Sequence[SampleRow]) -> list[str]:
     for series, values in by_series.items():
         lines += _lines_of_one_name(series, values)
     return lines
+
+
+def _count_lines(counts: Sequence[tuple[Series, int]]) -> list[str]:
+    sums: dict[Series, int] = {}
+    for series, increment in counts:
+        sums[series] = sums.get(series, 0) + increment
+    return [f"{series.head}{value}{series.type}{series.tail}" for series, value in sums.items()]
 
 
 def _lines_of_one_name(series: Series, values: list[float]) -> list[str]:

@@ -119,7 +119,9 @@ class Work:
         self._span_id = ""
         # Plain tuples in the order of Sample: a NamedTuple costs three times as much to make.
         self.samples: list[tuple[Series, float, float, str | None, Any]] = []
-        self.counts: dict[Series, int] = {}
+        # Not added up before they leave: to read a number and write it back is two steps, and what
+        # another thread counts in between would be lost.
+        self.counts: list[tuple[Series, int]] = []
         self.totals: dict[str, Total] = {}
         self.flush_at = FOREVER
         self.sql_comments: dict[str, Any] = {}  # by alias, in the form of django_sql_comment
@@ -145,7 +147,7 @@ class Work:
 
     def count(self, series: Series, increment: int = 1) -> None:
         """Add *increment* to a counter."""
-        self.counts[series] = self.counts.get(series, 0) + increment
+        self.counts.append((series, increment))
 
     def time(self, series: Series, seconds: float) -> None:
         """Add a timing that belongs to no area, such as the whole unit's."""
@@ -245,10 +247,7 @@ class Work:
         _last_overhead_seconds = clock() - ending_since
 
     def _send(self) -> None:
-        # Two steps, each atomic: another thread of this unit may append in between.
-        samples = self.samples[:]
-        del self.samples[: len(samples)]
-        counts, self.counts = self.counts, {}
+        samples, counts = _taken(self.samples), _taken(self.counts)
         if not self.muted:
             emitter.send(samples, counts)
 
@@ -300,7 +299,8 @@ class ProcessBuffer(Work):
             # uWSGI's --skip-atexit leaves this out: the last second's events are lost then.
             atexit.register(self.flush)
             emitter.open_ahead()
-        if len(self.samples) >= SAMPLES_HELD or clock() - self.sent >= SECONDS_BUFFERED:
+        held = max(len(self.samples), len(self.counts))
+        if held >= SAMPLES_HELD or clock() - self.sent >= SECONDS_BUFFERED:
             self.flush()
 
     def flush(self) -> None:
@@ -434,5 +434,15 @@ def count(series: Series, increment: int = 1) -> None:
     if work is None or work.finished:
         _process.count(series, increment)
         _process.recorded()
-    else:
-        work.count(series, increment)
+        return
+    work.count(series, increment)
+    if len(work.counts) >= SAMPLES_HELD:
+        work.overflow()
+
+
+def _taken(held: list[Any]) -> list[Any]:
+    """Empty a list and return what it held."""
+    # Two steps, each atomic: another thread may append in between.
+    taken = held[:]
+    del held[: len(taken)]
+    return taken

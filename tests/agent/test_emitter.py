@@ -61,19 +61,20 @@ class TestSamples:
 
     def test_times_are_milliseconds(self, sending: StatsdListener, declare: Declare) -> None:
         """Seconds leave as milliseconds with three decimals."""
-        emitter.send([(declare("thing").of(), 0.0, 0.0123456, None, None)], {})
+        emitter.send([(declare("thing").of(), 0.0, 0.0123456, None, None)], [])
         sending.wait_for_count("django.thing", 1)
 
         assert [line.raw for line in sending.lines] == ["django.thing:12.346|ms"]
 
     def test_counts(self, sending: StatsdListener, declare: Declare) -> None:
         """Counts leave as sums."""
-        emitter.send([], {declare("thing", COUNTER).of(): 12})
+        series = declare("thing", COUNTER).of()
+        emitter.send([], [(series, 11), (series, 1)])
         sending.wait_for_count("django.thing", 12)
 
     def test_one_datagram(self, sending: StatsdListener, declare: Declare) -> None:
         """What fits is one datagram."""
-        emitter.send(rows(declare("thing"), 40), {declare("other", COUNTER).of(): 1})
+        emitter.send(rows(declare("thing"), 40), [(declare("other", COUNTER).of(), 1)])
         sending.wait_for_count("django.other", 1)
 
         assert len(sending.datagrams) == 1
@@ -102,7 +103,7 @@ class TestSamples:
 
     def test_rare_names_keep_every_value(self, sending: StatsdListener, declare: Declare) -> None:
         """Beside a name with many values, one with few is sent as it is."""
-        emitter.send([*rows(declare("many"), 900), *rows(declare("few"), 3)], {})
+        emitter.send([*rows(declare("many"), 900), *rows(declare("few"), 3)], [])
         sending.settle()
 
         assert sending.count("django.many") == 900
@@ -117,7 +118,7 @@ class TestLosses:
         """Fifty sends to a closed port are one line on standard error."""
         emitter.configure(statsd_address(f"udp://{LOOPBACK}:{free_port()}"))
         for _ in range(50):
-            emitter.send(rows(declare_once(declare), 1), {})
+            emitter.send(rows(declare_once(declare), 1), [])
         said = capsys.readouterr().err
 
         assert said.count("\n") == 1
@@ -132,10 +133,10 @@ class TestLosses:
     ) -> None:
         """Another line comes when the hour is over."""
         emitter.configure(statsd_address("unix:///no/such/socket"))
-        emitter.send(rows(declare_once(declare), 1), {})
-        emitter.send(rows(declare_once(declare), 1), {})
+        emitter.send(rows(declare_once(declare), 1), [])
+        emitter.send(rows(declare_once(declare), 1), [])
         monkeypatch.setattr(guard, "SECONDS_BETWEEN_REPEATS", 0.0)
-        emitter.send(rows(declare_once(declare), 1), {})
+        emitter.send(rows(declare_once(declare), 1), [])
 
         assert capsys.readouterr().err.count("\n") == 2
 
@@ -145,13 +146,13 @@ class TestLosses:
         port = free_port()
         emitter.configure(statsd_address(f"udp://{LOOPBACK}:{port}"))
         for _ in range(30):
-            emitter.send(rows(metric, 1), {})
+            emitter.send(rows(metric, 1), [])
         with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as server:
             server.bind((LOOPBACK, port))
             server.settimeout(5)
             lines = []
             for _ in range(3):
-                emitter.send(rows(metric, 1), {})
+                emitter.send(rows(metric, 1), [])
                 lines += server.recv(2000).decode().splitlines()
 
         drops = [int(line.split(":")[1].split("|")[0]) for line in lines if "dropped" in line]
@@ -161,7 +162,7 @@ class TestLosses:
     def test_off(self, declare: Declare, capsys: pytest.CaptureFixture[str]) -> None:
         """Switched off, nothing is formatted, counted or said."""
         emitter.configure(statsd_address("off"))
-        emitter.send([("not a sample",)], {})  # type: ignore[list-item]
+        emitter.send([("not a sample",)], [])  # type: ignore[list-item]
 
         assert capsys.readouterr().err == ""
 

@@ -21,6 +21,7 @@ from introspect.agent.transport import DatagramTransport, StreamTransport, trans
 from tests.helpers.ports import LOOPBACK, free_port
 from tests.helpers.processes import clean_environment, wait_until
 from tests.helpers.statsd import StatsdListener
+from tests.helpers.threads import run_at_once
 
 
 @contextlib.contextmanager
@@ -74,6 +75,17 @@ class TestUdp:
         statsd.wait_for(lambda listener: listener.datagrams)
 
         assert statsd.datagrams == [b"a.b:1|c\na.c:2|ms"]
+
+    def test_threads_that_send_first_at_once(self, statsd: StatsdListener) -> None:
+        """Threads that send for the first time at the same moment lose nothing, and open one socket."""
+        before = set(os.listdir("/proc/self/fd"))
+        for _ in range(50):
+            with opened(statsd.address) as way:
+                assert run_at_once(lambda way=way: way.send(b"a.b:1|c"), 8) == [True] * 8
+                assert way.drops == 0
+        statsd.wait_for_count("a.b", 400)
+
+        assert set(os.listdir("/proc/self/fd")) == before
 
     def test_nothing_is_opened_before_the_first_send(self, statsd: StatsdListener) -> None:
         """A transport that sends nothing owns no descriptor."""

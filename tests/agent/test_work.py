@@ -17,6 +17,7 @@ from introspect.agent.settings import statsd_address
 from introspect.agent.work import SAMPLES_HELD, Work
 from tests.helpers.processes import clean_environment
 from tests.helpers.statsd import StatsdListener
+from tests.helpers.threads import run_at_once
 
 Declare = Callable[..., Metric]
 
@@ -180,11 +181,7 @@ class TestProcessBuffer:
                 work.record(thing, 1.0, 1.001, None)
                 work.count(counted)
 
-        threads = [threading.Thread(target=events) for _ in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        run_at_once(events, 6)
         work.process().flush()
         sending.wait_for_count("django.thing", 30_000)
         sending.settle()
@@ -307,18 +304,27 @@ def test_threads_of_one_unit_send_each_sample_once(
         for _ in range(20 * SAMPLES_HELD):
             work.record(series, 1.0, 1.5, None)
 
-    threads = [
-        threading.Thread(target=contextvars.copy_context().run, args=(fill,)) for _ in range(6)
-    ]
-    switch_interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(switch_interval)
+    run_at_once(fill, 6)
     unit.send(0.0)
 
     assert sum(sent) == 6 * 20 * SAMPLES_HELD
+
+
+def test_threads_of_one_unit_lose_no_count(
+    unit: Work, sending: StatsdListener, declare: Declare
+) -> None:
+    """What several threads of a unit count at the same time adds up, however long it goes on."""
+    counted = declare("counted", COUNTER).of()
+
+    def fill() -> None:
+        for _ in range(5 * SAMPLES_HELD):
+            work.count(counted)
+
+    run_at_once(fill, 6)
+    held = len(unit.counts)
+    unit.send(0.0)
+    sending.wait_for_count("django.counted", 6 * 5 * SAMPLES_HELD)
+    sending.settle()
+
+    assert sending.count("django.counted") == 6 * 5 * SAMPLES_HELD
+    assert held < 2 * SAMPLES_HELD
