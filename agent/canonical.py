@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import functools
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +13,7 @@ from introspect.agent.work import Call, Query, Work, milliseconds
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from introspect.agent.metrics import Series
     from introspect.agent.settings import Settings
 
 # Longer lists would not fit in a line; the latest calls are the ones before the trouble.
@@ -30,11 +32,19 @@ class Writer:
 
     def ended(self, work: Work, ended: float) -> None:
         """Write the line of *work*, which ended at *ended* (seconds of ``perf_counter``)."""
-        if work.kind != "process":
-            self._write(logs.encode(self.fields(work, ended)))
+        if work.kind == "process":
+            return
+        line = self.fields(work, ended)
+        events: list[str] = []
+        if self._tells_events(work, ended - work.started):
+            events = _latest_events(work)
+            dropped = work.events_dropped + len(work.events) - len(events)
+            if dropped:
+                line["events_dropped"] = dropped
+        self._write(logs.encode(line, events))
 
     def fields(self, work: Work, ended: float) -> dict[str, Any]:
-        """Return the line's fields, in the order in which they are written."""
+        """Return the line's fields but for the events, in the order in which they are written."""
         seconds = ended - work.started
         slowest = work.slowest_query
         level = "ERROR" if work.failed else "INFO"
@@ -59,19 +69,15 @@ class Writer:
             line["slowest_query"] = _query_fields(slowest)
         if work.exception is not None:
             line["exception"] = work.exception
-        if self._tells_events(work, seconds, slowest):
-            line["events"] = _latest_events(work)
-            dropped = work.events_dropped + len(work.events) - len(line["events"])
-            if dropped:
-                line["events_dropped"] = dropped
         line["message"] = _message(line)
         return line
 
-    def _tells_events(self, work: Work, seconds: float, slowest: Any) -> bool:
+    def _tells_events(self, work: Work, seconds: float) -> bool:
         if not self._detail or not work.events:
             return False
         if "all" in self._detail or ("error" in self._detail and work.failed):
             return True
+        slowest = work.slowest_query
         return "slow" in self._detail and (
             seconds >= self._slow_seconds
             or (slowest is not None and slowest[2] >= self._slow_query_seconds)
@@ -102,39 +108,60 @@ def _query_fields(sample: Any) -> dict[str, Any]:
     }
 
 
-def _latest_events(work: Work) -> list[dict[str, Any]]:
-    """Return as many events as fit in a line, each of them whole."""
-    latest: list[dict[str, Any]] = []
+# Events are written as text. As dictionaries, which an encoder went through twice, once to know
+# their size, they took several times as long, and were the better part of a line's cost.
+
+
+def _latest_events(work: Work) -> list[str]:
+    """Return as many events as fit in a line, each of them whole, as JSON objects."""
+    latest: list[str] = []
     room = EVENTS_BYTES
     for sample in reversed(work.events[-EVENTS_SHOWN:]):
         event = _event(sample, work.started)
-        room -= len(logs.dumped(event))
+        room -= len(event) if event.isascii() else len(event.encode("utf-8", "replace"))
         if room < 0:
             break
         latest.append(event)
     return latest[::-1]
 
 
-def _event(sample: Any, unit_started: float) -> dict[str, Any]:
+def _event(sample: Any, unit_started: float) -> str:
     series, started, seconds, area, detail = sample
-    event: dict[str, Any] = {
-        "offset_ms": milliseconds(started - unit_started),
-        "kind": area or series.metric.name.partition(".")[0],
-        "name": ".".join(series.values) or series.metric.name,
-        "ms": milliseconds(seconds),
-    }
-    if series.metric.name != event["kind"]:
-        event["name"] = f"{series.metric.name.partition('.')[2]}.{event['name']}"
-    if type(detail) is Query:
-        normalised = sql.normalise(detail.sql, mysql=detail.mysql)
-        event["statement"] = normalised.statement
-        if normalised.table:
-            event["table"] = normalised.table
-        if detail.error:
-            event["error"] = detail.error
-    elif type(detail) is Call:
-        event.update({key: value for key, value in detail._asdict().items() if value is not None})
-    return event
+    told = (
+        "" if detail is None else _statement(detail) if type(detail) is Query else _answer(detail)
+    )
+    offset = started - unit_started
+    return (
+        f'{{"offset_ms":{offset * 1000:.3f},{_name(series, area)},"ms":{seconds * 1000:.3f}{told}}}'
+    )
+
+
+@functools.lru_cache(maxsize=1000)
+def _name(series: Series, area: str | None) -> str:
+    kind = area or series.metric.name.partition(".")[0]
+    name = ".".join(series.values) or series.metric.name
+    if series.metric.name != kind:
+        name = f"{series.metric.name.partition('.')[2]}.{name}"
+    return f'"kind":{logs.quoted(kind)},"name":{logs.quoted(name)}'
+
+
+def _statement(query: Query) -> str:
+    error = f',"error":{logs.quoted(query.error)}' if query.error else ""
+    return f"{_normalised(query.sql, query.mysql)}{error}"
+
+
+@functools.lru_cache(maxsize=500)
+def _normalised(text: str, mysql: bool) -> str:
+    statement, table = sql.normalise(text, mysql=mysql)
+    told = f',"statement":{logs.quoted(statement)}'
+    return f'{told},"table":{logs.quoted(table)}' if table else told
+
+
+def _answer(call: Call) -> str:
+    span_id = f',"span_id":"{call.span_id}"' if call.span_id else ""
+    status = "" if call.status is None else f',"status":{call.status:d}'
+    error = f',"error":{logs.quoted(call.error)}' if call.error else ""
+    return f"{span_id}{status}{error}"
 
 
 def _message(line: dict[str, Any]) -> str:

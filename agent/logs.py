@@ -22,6 +22,7 @@ from introspect.agent import metrics, work
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Sequence
     from types import TracebackType
 
     from introspect.agent.settings import Settings
@@ -36,7 +37,7 @@ CHAIN: Final = 5
 FRAMES: Final = 30
 
 SHORTEST_TEXT: Final = 128
-_UNBOUNDED: Final = ("extra", "events", "introspect")
+_UNBOUNDED: Final = ("extra", "introspect")
 
 MASK: Final = "********************"
 
@@ -367,25 +368,36 @@ def _up_to_the_second(second: int) -> str:
     return dt.datetime.fromtimestamp(second, dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def encode(line: Line) -> bytes:
-    """Return *line* as one line of JSON in the format in force, newline included."""
-    shaped = _DIALECTS[_format](line)
+def encode(line: Line, events: Sequence[str] = ()) -> bytes:
+    """Return *line* as one line of JSON in the format in force, newline included.
+
+    *events* are JSON objects, at most half a line long together; they are never cut.
+    """
+    shape, closing = _DIALECTS[_format]
+    shaped = shape(line)
+    tail = f',"events":[{",".join(events)}]'.encode("utf-8", "replace") if events else b""
+    room = LINE_BYTES - len(tail)
     data = dumped(shaped)
     longest = TEXT
-    while len(data) > LINE_BYTES and longest > SHORTEST_TEXT:
+    while len(data) > room and longest > SHORTEST_TEXT:
         longest //= 4
         data = dumped(_cut(shaped, longest))
-    if len(data) > LINE_BYTES:
-        # What the application or many events have put there; all else is a few short texts.
+    if len(data) > room:
+        # What the application has put there; all else is a few short texts.
         rest = {key: value for key, value in shaped.items() if key not in _UNBOUNDED}
-        data = dumped(_cut(rest, longest))
-    return data
+        return dumped(_cut(rest, longest))
+    return data[: -len(closing)] + tail + closing if tail else data
 
 
 def dumped(line: Line) -> bytes:
     """Return *line* as JSON, newline included, whatever its size."""
     # Lone surrogates, from file names that are not UTF-8, cannot be encoded.
     return _encoder.encode(line).encode("utf-8", "replace") + b"\n"
+
+
+def quoted(text: str) -> str:
+    """Return *text* as a JSON string."""
+    return _encoder.encode(text)
 
 
 def _type_name(value: object) -> str:
@@ -474,4 +486,9 @@ def _ecs(line: Line) -> Line:
     return renamed
 
 
-_DIALECTS = {"json": _plain_json, "ecs": _ecs, "logstash": _logstash}
+# By format: what renames the fields, and how a line ends behind those that are ours alone.
+_DIALECTS = {
+    "json": (_plain_json, b"}\n"),
+    "ecs": (_ecs, b"}}\n"),
+    "logstash": (_logstash, b"}\n"),
+}

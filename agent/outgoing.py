@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from introspect.agent import correlation, work
@@ -58,8 +58,15 @@ def record(
         work.count(STATUS.series[host, status])
 
 
-def headers_for(host: str) -> list[tuple[str, str]]:
-    """Return the correlation headers that a request to *host* gets, as names and values.
+class Header(NamedTuple):
+    """A line to add to a request as bytes, and what stands in one that has it, in lower case."""
+
+    mark: bytes
+    line: bytes
+
+
+def headers_for(host: str) -> list[Header]:
+    """Return the correlation headers that a request to *host* gets.
 
     Each request is a step of its own in the trace: its ``traceparent`` names a new span.
     """
@@ -71,20 +78,25 @@ def headers_for(host: str) -> list[tuple[str, str]]:
         return []
     headers = []
     if policy.header is not None:
-        headers.append((policy.header, unit.correlation_id))
+        line = f"{policy.header}: {unit.correlation_id}".encode("ascii")
+        headers.append(Header(policy.mark, line))
     if policy.sends_traceparent:
-        headers.append((correlation.TRACEPARENT, str(_child(unit))))
+        headers.append(Header(_TRACEPARENT_MARK, f"traceparent: {_child(unit)}".encode("ascii")))
     return headers
 
 
-def _child(unit: work.Work) -> correlation.Traceparent:
+_TRACEPARENT_MARK: Final = b"\ntraceparent:"
+
+
+def _child(unit: work.Work) -> str:
+    """Return a ``traceparent`` for a new step of *unit*."""
     span_id = correlation.new_span_id()
     if work.detail_wanted:
         _span_id.set(span_id)
     if unit.inbound is not None:
-        return unit.inbound._replace(parent_id=span_id)
+        return str(unit.inbound._replace(parent_id=span_id))
     # Sampled: somebody who traces further down should not be switched off by our not tracing.
-    return correlation.Traceparent(correlation.trace_id_of(unit.correlation_id), span_id, "01")
+    return f"00-{unit.trace_id}-{span_id}-01"
 
 
 def host_of(url: object) -> str:

@@ -361,6 +361,7 @@ def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
         if variable.startswith("INTROSPECT_") and variable not in known | _TEST_ONLY:
             import difflib  # 4 ms, and almost nobody makes this mistake
 
-            nearest = difflib.get_close_matches(variable, known, n=1, cutoff=0.0)[0]
-            mistakes.append(f"{variable} is not a setting; did you mean {nearest}?")
+            near = difflib.get_close_matches(variable, known, n=1, cutoff=0.8)
+            remedy = f"did you mean {near[0]}?" if near else "`introspect tables` lists them all"
+            mistakes.append(f"{variable} is not a setting; {remedy}")
     return mistakes

@@ -82,6 +82,7 @@ class Work:
 
     __slots__ = (
         "_span_id",
+        "_trace_id",
         "correlation_id",
         "counts",
         "cpu_started",
@@ -116,7 +117,7 @@ class Work:
         self.muted = False  # measured, but not to be reported
         self.correlation_id = inbound.correlation_id if inbound else correlation.NONE
         self.inbound: Traceparent | None = inbound.traceparent if inbound else None
-        self._span_id = ""
+        self._span_id = self._trace_id = ""
         # Plain tuples in the order of Sample: a NamedTuple costs three times as much to make.
         self.samples: list[tuple[Series, float, float, str | None, Any]] = []
         # Not added up before they leave: to read a number and write it back is two steps, and what
@@ -144,6 +145,13 @@ class Work:
         if not self._span_id:
             self._span_id = correlation.new_span_id()
         return self._span_id
+
+    @property
+    def trace_id(self) -> str:
+        """The ID of the trace that this unit begins: its correlation ID in 32 digits."""
+        if not self._trace_id:
+            self._trace_id = correlation.trace_id_of(self.correlation_id)
+        return self._trace_id
 
     def count(self, series: Series, increment: int = 1) -> None:
         """Add *increment* to a counter."""

@@ -7,57 +7,56 @@ copied, and what has been signed is plain to see.
 
 from __future__ import annotations
 
+import re
 from time import perf_counter as clock
 from typing import Any
 
 from introspect.agent import outgoing
-from introspect.agent.patching import noticed, timed
+from introspect.agent.patching import timed
 
 # Authorisation by a signature over the headers (AWS and those alike): one more would break it.
-_SIGNED = (b"\nauthorization: aws4-", b"\nauthorization: aws ", b"\nauthorization: signature ",
-           b"\nauthorization: hmac", b"\nauthorization: goog4-", b"\nauthorization: tc3-",
-           b"\nauthorization: sharedkey", b"\nsignature-input:")  # fmt: skip
+_SIGNED = re.compile(rb"\nauthorization: (?:aws4-|aws |signature|hmac|goog4-|tc3-|sharedkey)")
+_SIGNATURE = b"\nsignature-input:"
 
-# When the request line was written and to whom, kept on the connection until the answer is there.
+# When the request was sent and to whom, kept on the connection until the answer is there.
 _STARTED = "_introspect_started"
 
 
-def request_started(args: Any, kwargs: Any) -> None:
-    """Note time and host, unless a library further out counts this call."""
-    if not outgoing.is_entered():
-        url = args[2] if len(args) > 2 else kwargs.get("url")  # noqa: PLR2004  (self, method, url)
-        args[0].__dict__[_STARTED] = (clock(), _destination(args[0], url))
-
-
 def headers_complete(args: Any, _kwargs: Any) -> None:
-    """Add the correlation headers that are not there, unless the request has been signed."""
+    """Note time and host, and send the correlation headers along."""
     connection = args[0]
     # The request so far, a list of lines as bytes: private, and the same since Python 2.
     lines = connection._buffer  # noqa: SLF001
     if not lines:
         return
-    words = lines[0].split(b" ")
-    headers = outgoing.headers_for(_destination(connection, words[1] if len(words) > 1 else None))
-    if not headers:
-        return
+    host = _destination(connection, lines[0])
+    if not outgoing.is_entered():
+        connection.__dict__[_STARTED] = (clock(), host)
+    headers = outgoing.headers_for(host)
+    if headers:
+        _add(headers, lines)
+
+
+def _add(headers: list[outgoing.Header], lines: list[bytes]) -> None:
+    """Add the *headers* that are not there to a request, unless it has been signed."""
     present = b"\n".join(lines).lower()
-    if any(signed in present for signed in _SIGNED):
+    if b"\nauthorization:" in present and _SIGNED.search(present):
         return
-    for name, value in headers:
-        if f"\n{name.lower()}:".encode("ascii") not in present:
-            # Not by `putheader`, which checks what is known to be good: 2 µs each.
-            lines.append(f"{name}: {value}".encode("ascii"))
+    if _SIGNATURE in present:
+        return
+    # Not by `putheader`, which checks what is known to be good: 2 µs each.
+    lines += [header.line for header in headers if header.mark not in present]
 
 
-def _destination(connection: Any, url: Any) -> str:
+def _destination(connection: Any, request_line: bytes) -> str:
     """Return the host that the request is meant for: through a proxy not the connection's."""
     tunnel = getattr(connection, "_tunnel_host", None)
     if tunnel:
         return str(tunnel).lower()
-    if isinstance(url, bytes):
-        url = url.decode("latin-1")
-    if isinstance(url, str) and not url.startswith("/") and "://" in url:
-        return outgoing.host_of(url)
+    if b"://" in request_line:
+        target = request_line.split(b" ")[1]
+        if not target.startswith(b"/"):
+            return outgoing.host_of(target)
     return str(connection.host or outgoing.UNKNOWN_HOST).lower()
 
 
@@ -84,7 +83,6 @@ def _record(connection: Any, ended: float, status: int | None, error: Any) -> No
 
 
 PATCHES = (
-    noticed("http.client:HTTPConnection.putrequest", request_started),
     timed("http.client:HTTPConnection.endheaders", before=headers_complete, after=headers_sent),
     timed("http.client:HTTPConnection.getresponse", after=answered),
 )

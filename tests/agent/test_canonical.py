@@ -153,6 +153,24 @@ def test_what_an_event_says(line: Record) -> None:
     }  # fmt: skip
 
 
+def test_events_of_any_text(line: Record) -> None:
+    """Quotes, control characters, other scripts and what is no Unicode at all: the line stays JSON."""
+
+    def fill(unit: work.Work) -> None:
+        query(unit, "SELECT größe, \u65e5\u672c\x02 FROM t\ud800")
+        series = django_template.TEMPLATE.of('a "quoted"\n\\name.html')
+        unit.samples.append((series, unit.started, 0.001, "template", None))
+        call = Call("00f067aa0ba902b7", None, 'Bad"Error')
+        host = outgoing.CALL.of("example.org")
+        unit.samples.append((host, unit.started, 0.001, "http", call))
+
+    statement, template, http = line(fill, DETAIL="all")["events"]
+
+    assert statement["statement"] == "SELECT größe, \u65e5\u672c\x02 FROM t?"
+    assert template["name"] == 'a "quoted"\n\\name.html'
+    assert http["error"] == 'Bad"Error'
+
+
 @pytest.mark.parametrize("count", [1, EVENTS_SHOWN, EVENTS_SHOWN + 1, 250, 5000])
 def test_events_are_capped(line: Record, count: int) -> None:
     """The latest events are kept; how many are not is said."""

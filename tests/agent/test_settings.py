@@ -234,6 +234,14 @@ class TestRead:
 
         assert mistakes == [f"{variable} is not a setting; did you mean {nearest}?"]
 
+    def test_unknown_and_like_no_other(self) -> None:
+        """Where no setting has a name like it, the message says where all of them are."""
+        _, mistakes = read({"INTROSPECT_KITCHEN_SINK": "1"})
+
+        assert mistakes == [
+            "INTROSPECT_KITCHEN_SINK is not a setting; `introspect tables` lists them all"
+        ]
+
     def test_others_variables(self) -> None:
         """Variables of others are not ours to judge."""
         assert read({"INTROSPECTION": "1", "introspect_x": "1", "_INTROSPECT_LAUNCH": "x"})[1] == []

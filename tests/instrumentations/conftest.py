@@ -77,7 +77,6 @@ def start_agent(
             monkeypatch.delenv(name)
     monkeypatch.setenv("INTROSPECT_STATSD", statsd.address)
     monkeypatch.setenv("INTROSPECT_SERVICE", PREFIX.rstrip("."))
-    monkeypatch.setenv("INTROSPECT_BOARD", "0")
     started: list[Agent] = []
 
     def start_with(**settings: str) -> Agent:
