@@ -23,6 +23,8 @@ _LINE = re.compile(
 _LONGEST_NAME = 200
 _LONGEST_PART = 80
 
+_LINES_SHOWN = 200
+
 
 class MalformedLineError(ValueError):
     """A line that some StatsD server would refuse, misread or drop; the message says why."""
@@ -121,13 +123,16 @@ class StatsdListener:
     def wait_for(
         self, predicate: Callable[[StatsdListener], object], timeout: float = 10.0
     ) -> None:
-        """Return as soon as `predicate(self)` is true; `AssertionError` with all lines after `timeout` seconds."""
+        """Return as soon as `predicate(self)` is true; `AssertionError` with the latest lines after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         with self._changed:
             while not predicate(self):
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    received = "\n".join(line.raw for line in self._lines)
+                    latest = self._lines[-_LINES_SHOWN:]
+                    received = "\n".join(
+                        [f"{len(self._lines)} lines, the latest:", *(line.raw for line in latest)]
+                    )
                     raise AssertionError(
                         f"not received within {timeout} s; what came:\n{received}\n{self.malformed}"
                     )
