@@ -70,11 +70,12 @@ class Policy:
         # Each inbound header as WSGI and ASGI spell it, and in lower case.
         self.wsgi_keys = [(f"HTTP_{h.upper().replace('-', '_')}", h.lower()) for h in self.inbound]
         self.asgi_keys = [(h.lower(), h.lower()) for h in self.inbound]
-        self._hosts = None if "*" in hosts else _host_pattern(hosts)
+        self.hosts = None if "*" in hosts else _host_pattern(hosts)
+        """Which hosts get the outbound headers; ``None``: all."""
 
     def may_send_to(self, host: str) -> bool:
         """Tell whether *host* is one that gets the outbound headers."""
-        return self._hosts is None or self._hosts.fullmatch(host.lower()) is not None
+        return self.hosts is None or self.hosts.fullmatch(host.lower()) is not None
 
     def accept(self, get: Callable[[str], str | None], keys: Iterable[tuple[str, str]]) -> Inbound:
         """Return the ID of the first valid header, else a new one.

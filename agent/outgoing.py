@@ -1,13 +1,15 @@
-"""Outgoing HTTP calls: which of several stacked libraries counts one, and under which host."""
+"""Outgoing HTTP calls: which of several stacked libraries counts one, and what is sent along."""
 
 from __future__ import annotations
 
-from contextvars import ContextVar, Token
-from typing import Final, NamedTuple
+import re
+from contextvars import ContextVar
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from introspect.agent import correlation, work
 from introspect.agent.metrics import COUNTER, TIMER, Metric
+from introspect.agent.patching import PASS
 
 CALL = Metric(
     "http", TIMER, "ms", ("host",), "each outgoing call, redirects included; outermost library only"
@@ -19,29 +21,25 @@ AREA = "http"
 
 UNKNOWN_HOST: Final = "unknown"
 
-_in_call: ContextVar[bool] = ContextVar("introspect_in_call", default=False)
+is_in_call: ContextVar[bool] = ContextVar("introspect_in_call", default=False)
+"""Whether a library further out counts what this context is doing now as its own call."""
 
 # The span that the latest outgoing `traceparent` of this context named.
 _span_id: ContextVar[str | None] = ContextVar("introspect_span_id", default=None)
 
 
-def enter() -> Token[bool] | None:
-    """Begin a call; ``None`` if a library further out has begun it, and so counts it."""
-    if _in_call.get():
-        return None
+def begin(_args: Any = None, _kwargs: Any = None) -> Any:
+    """Begin a call: the ``before`` of a patch. ``PASS`` if a library further out has begun it."""
+    if is_in_call.get():
+        return PASS
     if work.detail_wanted:
         _span_id.set(None)
-    return _in_call.set(True)
+    return is_in_call.set(True)
 
 
-def leave(token: Token[bool]) -> None:
-    """End the call that ``enter`` began, in the same context."""
-    _in_call.reset(token)
-
-
-def is_entered() -> bool:
-    """Tell whether a library further out counts this call."""
-    return _in_call.get()
+leave = is_in_call.reset
+"""End the call that ``begin`` gave the token for, in the same context, and first of all: whatever
+fails after that, the next call must be seen."""
 
 
 def record(
@@ -58,38 +56,35 @@ def record(
         work.count(STATUS.series[host, status])
 
 
-class Header(NamedTuple):
-    """A line to add to a request as bytes, and what stands in one that has it, in lower case."""
-
-    mark: bytes
-    line: bytes
+# Authorisation by a signature over the headers (AWS and those alike): one more would break it.
+_SIGNED = re.compile(rb"\nauthorization: (?:aws4-|aws |signature|hmac|goog4-|tc3-|sharedkey)")
 
 
-def headers_for(host: str) -> list[Header]:
-    """Return the correlation headers that a request to *host* gets.
+def add_headers(request: list[bytes], host: str) -> None:
+    """Add the correlation headers that are not there to a *request* to *host*, unless it is signed.
 
-    Each request is a step of its own in the trace: its ``traceparent`` names a new span.
+    *request* is its lines so far, the request line first, without line ends. Each request is a step
+    of its own in the trace: its ``traceparent`` names a new span.
     """
-    unit = work.active()
-    if unit is None or unit.correlation_id == correlation.NONE:
-        return []
+    unit = work.current.get()
+    if unit is None or unit.finished or unit.correlation_id == correlation.NONE:
+        return
     policy = correlation.policy
-    if not policy.may_send_to(host):
-        return []
-    headers = []
-    if policy.header is not None:
-        line = f"{policy.header}: {unit.correlation_id}".encode("ascii")
-        headers.append(Header(policy.mark, line))
-    if policy.sends_traceparent:
-        headers.append(Header(_TRACEPARENT_MARK, f"traceparent: {_child(unit)}".encode("ascii")))
-    return headers
-
-
-_TRACEPARENT_MARK: Final = b"\ntraceparent:"
+    if policy.hosts is not None and not policy.may_send_to(host):
+        return
+    present = b"\n".join(request).lower()
+    if b"\nauthorization:" in present and _SIGNED.search(present):
+        return
+    if b"\nsignature-input:" in present:
+        return
+    if policy.header is not None and policy.mark not in present:
+        request.append(f"{policy.header}: {unit.correlation_id}".encode("ascii"))
+    if policy.sends_traceparent and b"\ntraceparent:" not in present:
+        request.append(f"traceparent: {_child(unit)}".encode("ascii"))
 
 
 def _child(unit: work.Work) -> str:
-    """Return a ``traceparent`` for a new step of *unit*."""
+    """Return the ``traceparent`` of a new step of *unit*."""
     span_id = correlation.new_span_id()
     if work.detail_wanted:
         _span_id.set(span_id)

@@ -213,7 +213,7 @@ class Shipper:
 
     def _run(self, queue: _Queue) -> None:
         # Our own traffic and log lines are not the application's.
-        outgoing.enter()
+        outgoing.begin()
         work.current.set(None)
         _own_threads.add((queue.pid, _thread.get_ident()))
         failures = 0

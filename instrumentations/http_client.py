@@ -7,16 +7,11 @@ copied, and what has been signed is plain to see.
 
 from __future__ import annotations
 
-import re
 from time import perf_counter as clock
 from typing import Any
 
 from introspect.agent import outgoing
 from introspect.agent.patching import timed
-
-# Authorisation by a signature over the headers (AWS and those alike): one more would break it.
-_SIGNED = re.compile(rb"\nauthorization: (?:aws4-|aws |signature|hmac|goog4-|tc3-|sharedkey)")
-_SIGNATURE = b"\nsignature-input:"
 
 # When the request was sent and to whom, kept on the connection until the answer is there.
 _STARTED = "_introspect_started"
@@ -30,22 +25,10 @@ def headers_complete(args: Any, _kwargs: Any) -> None:
     if not lines:
         return
     host = _destination(connection, lines[0])
-    if not outgoing.is_entered():
+    if not outgoing.is_in_call.get():
         connection.__dict__[_STARTED] = (clock(), host)
-    headers = outgoing.headers_for(host)
-    if headers:
-        _add(headers, lines)
-
-
-def _add(headers: list[outgoing.Header], lines: list[bytes]) -> None:
-    """Add the *headers* that are not there to a request, unless it has been signed."""
-    present = b"\n".join(lines).lower()
-    if b"\nauthorization:" in present and _SIGNED.search(present):
-        return
-    if _SIGNATURE in present:
-        return
     # Not by `putheader`, which checks what is known to be good: 2 µs each.
-    lines += [header.line for header in headers if header.mark not in present]
+    outgoing.add_headers(lines, host)
 
 
 def _destination(connection: Any, request_line: bytes) -> str:
@@ -65,21 +48,17 @@ def headers_sent(
 ) -> None:
     """Record a call that failed before its answer: the connection is made here."""
     if error is not None:
-        _record(args[0], ended, None, error)
+        answered(0.0, ended, args, {}, None, error)
 
 
 def answered(
     _started: float, ended: float, args: Any, _kwargs: Any, result: Any, error: Any
 ) -> None:
-    """Record one call."""
-    _record(args[0], ended, None if result is None else result.status, error)
-
-
-def _record(connection: Any, ended: float, status: int | None, error: Any) -> None:
-    noted = connection.__dict__.pop(_STARTED, None)
+    """Record one call, unless a library further out does."""
+    noted = args[0].__dict__.pop(_STARTED, None)
     if noted is not None:
         started, host = noted
-        outgoing.record(host, started, ended, status, error)
+        outgoing.record(host, started, ended, None if result is None else result.status, error)
 
 
 PATCHES = (

@@ -5,12 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from introspect.agent import outgoing
-from introspect.agent.patching import PASS, timed
-
-
-def call_started(_args: Any, _kwargs: Any) -> Any:
-    """Begin a call, unless this ``send`` follows a redirect of one."""
-    return outgoing.enter() or PASS
+from introspect.agent.patching import timed
 
 
 def call_ended(
@@ -25,4 +20,4 @@ def call_ended(
     outgoing.record(host, started, ended, status, error)
 
 
-PATCHES = (timed("requests.sessions:Session.send", before=call_started, after=call_ended),)
+PATCHES = (timed("requests.sessions:Session.send", before=outgoing.begin, after=call_ended),)

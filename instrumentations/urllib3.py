@@ -5,12 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from introspect.agent import outgoing
-from introspect.agent.patching import PASS, timed
-
-
-def call_started(_args: Any, _kwargs: Any) -> Any:
-    """Begin a call, unless requests has, or this is a retry or redirect of one."""
-    return outgoing.enter() or PASS
+from introspect.agent.patching import timed
 
 
 def call_ended(
@@ -33,8 +28,8 @@ def _host(args: Any, kwargs: Any) -> str:
 
 PATCHES = (
     # A manager asks a pool for each step of a redirect.
-    timed("urllib3.poolmanager:PoolManager.urlopen", before=call_started, after=call_ended),
+    timed("urllib3.poolmanager:PoolManager.urlopen", before=outgoing.begin, after=call_ended),
     timed(
-        "urllib3.connectionpool:HTTPConnectionPool.urlopen", before=call_started, after=call_ended
+        "urllib3.connectionpool:HTTPConnectionPool.urlopen", before=outgoing.begin, after=call_ended
     ),
 )
