@@ -77,6 +77,9 @@ class Total:
         self.seconds = 0.0
 
 
+_NO_CALLS = Total()
+
+
 class Work:
     """A unit of work. Ended at most once, by whichever thread gets there first."""
 
@@ -167,7 +170,7 @@ class Work:
 
     def total(self, area: str) -> Total:
         """Return the total of *area* so far as ``settle`` has added it up."""
-        return self.totals.get(area) or Total()
+        return self.totals.get(area, _NO_CALLS)
 
     def tally(self, area: str, number: int = 1) -> None:
         """Add *number* to the calls of *area*, for what is counted and not timed."""

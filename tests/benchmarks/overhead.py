@@ -42,6 +42,7 @@ WARM_UP_BLOCKS = 2
 PLAIN_STARTS = 5
 
 GROWTH_STEPS = 5
+PROCESSES = (1, 2, 4, 8)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -87,7 +88,11 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         metavar="NAME=PATH",
         help="measure another checkout's agent as well",
     )
-    parser.add_argument("--growth", action="store_true", help="memory over many requests and names")
+    parser.add_argument(
+        "--growth",
+        action="store_true",
+        help="memory and CPU over many requests, names and processes",
+    )
     parser.add_argument("--json", action="store_true", help="print everything measured")
     return parser.parse_args(argv)
 
@@ -157,17 +162,30 @@ class Bench:
         return found
 
     def growth(self, name: str, requests: int) -> dict[str, list[dict[str, float]]]:
-        """Serve the empty page, then ever new names, in equal steps of many requests."""
+        """Serve the empty page, then ever new names, in equal steps; then from more processes."""
         worker = Worker(self.environments[name])
         try:
             for page in PAGES:
                 worker.serve(page, requests)
-            return {
+            steps = {
                 page: [worker.serve(page, requests * 10) for _ in range(GROWTH_STEPS)]
                 for page in ("empty", "names")
             }
         finally:
             worker.stop()
+        steps["processes"] = [self._processes(name, number, requests) for number in PROCESSES]
+        return steps
+
+    def _processes(self, name: str, number: int, requests: int) -> dict[str, float]:
+        """Serve the pages from so many processes by turns; return what one of them took."""
+        with contextlib.ExitStack() as stack:
+            workers = [Worker(self.environments[name]) for _ in range(number)]
+            for worker in workers:
+                stack.callback(worker.stop)
+                for page in PAGES:
+                    worker.serve(page, requests)
+            served = [worker.serve("empty", requests * 10) for worker in workers]
+        return {key: statistics.mean(one[key] for one in served) for key in served[0]}
 
     def _block(self, worker: Worker, page: str, requests: int) -> dict[str, float]:
         repeats = max(1, requests * PAGES[page].share // 100)

@@ -159,7 +159,7 @@ def _process_rows(rounds: list[Round], names: list[str]) -> list[list[str]]:
 def growth_report(growth: dict[str, dict[str, list[dict[str, float]]]]) -> str:
     """Return what each step of many requests left behind."""
     lines = [
-        "| variant | page | resident after each step, KiB | CPU per request of each step, µs |",
+        "| variant | page, or number of processes | resident after each step, KiB | CPU per request, µs |",
         "| --- | --- | --- | --- |",
     ]
     for name, pages in growth.items():
