@@ -30,6 +30,7 @@ PASS: Final = object()
 
 APPLIED = "applied"
 WAITING = "waiting"
+INHERITED = "inherited"
 ABSENT = "absent"
 
 
@@ -299,7 +300,7 @@ def apply(patches: Iterable[Patch]) -> None:
 
 
 def status() -> dict[str, str]:
-    """For each target: ``applied``, ``waiting``, ``absent`` or ``failed: …``."""
+    """For each target: ``applied``, ``waiting``, ``inherited``, ``absent`` or ``failed: …``."""
     return dict(_status)
 
 
@@ -340,7 +341,7 @@ def _replace(patch: Patch, module: ModuleType) -> str:
     # Through __dict__, since getattr would bind a static or class method to its class.
     own = name in owner.__dict__
     if patch.own and not own:
-        return ABSENT
+        return INHERITED
     original = owner.__dict__[name] if own else getattr(owner, name)
     replacement = _replacement(patch, original)
     setattr(owner, name, replacement)

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from introspect.agent import settings as settings_module
-from introspect.agent.patching import ABSENT, APPLIED, WAITING
+from introspect.agent.patching import ABSENT, APPLIED, INHERITED, WAITING
 from introspect.agent.transport import transport_for
 from introspect.bootstrap import run, tables
 
@@ -123,19 +123,17 @@ def hooks_report() -> tuple[bool, str]:
     by_state: dict[str, list[str]] = {}
     for target, state in status.items():
         by_state.setdefault(state, []).append(target)
-    summary = {
-        "instrumented functions": APPLIED,
-        "of libraries that are not installed": WAITING,
-        "not there in the installed version": ABSENT,
-    }
-    lines = [f"{title}: {len(by_state.get(state, ()))}" for title, state in summary.items()]
+    applied, waiting = by_state.pop(APPLIED, []), by_state.pop(WAITING, [])
+    by_state.pop(INHERITED, None)  # measured where the parent class has it
+    lines = [f"instrumented functions: {len(applied)}"]
+    if waiting:
+        lines.append(f"of libraries that are not installed: {len(waiting)}")
     lines += [
-        f"  {target}: {state}"
+        f"  {target}: {'not there in the installed version' if state == ABSENT else state}"
         for state, targets in by_state.items()
-        if state not in (APPLIED, WAITING, ABSENT)
         for target in targets
     ]
-    working = any(target.startswith("django.core.handlers") for target in by_state.get(APPLIED, ()))
+    working = any(target.startswith("django.core.handlers") for target in applied)
     if not working:
         lines.append("Django's handlers are not instrumented: is Django installed here?")
     return working, "\n".join(lines + complaints)

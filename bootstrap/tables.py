@@ -51,7 +51,7 @@ def instrumentations_table() -> str:
 def settings_in_force(environ: Mapping[str, str]) -> str:
     """The value of every setting, and the variable it comes from, for people."""
     found, mistakes = read(environ)
-    lines = []
+    rows = []
     for setting in SETTINGS:
         source = next(
             (
@@ -62,7 +62,12 @@ def settings_in_force(environ: Mapping[str, str]) -> str:
             "default",
         )
         value = environ.get(source) or setting.default or "-"
-        lines.append(f"{setting.variable:<30} {_masked(value):<32} ({source})")
+        rows.append((setting.variable, _masked(value), source))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        f"{variable:<{widths[0]}} {value:<{widths[1]}} ({source})"
+        for variable, value, source in rows
+    ]
     lines.extend(f"mistake: {mistake}" for mistake in mistakes)
     if not found.enabled:
         lines.append("the agent is off")

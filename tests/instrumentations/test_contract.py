@@ -19,7 +19,7 @@ import pytest
 
 from introspect import instrumentations
 from introspect.agent import guard, patching, work
-from introspect.agent.patching import ABSENT, APPLIED, WAITING, Patch
+from introspect.agent.patching import ABSENT, APPLIED, INHERITED, WAITING, Patch
 from tests.helpers.processes import clean_environment
 
 NAMES = instrumentations.names()
@@ -95,7 +95,7 @@ def expected_status(patch: Patch) -> str:
     if importlib.util.find_spec(patch.module.partition(".")[0]) is None:
         return WAITING
     owner, attribute = owner_of(patch)
-    return ABSENT if patch.own and attribute not in owner.__dict__ else APPLIED
+    return INHERITED if patch.own and attribute not in owner.__dict__ else APPLIED
 
 
 @every_instrumentation
