@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -17,6 +18,27 @@ def packed(values: list[float], weight: float = 1) -> bytes:
     made: sketch.Sketch = {}
     sketch.add(made, values, weight)
     return sketch.pack(made)
+
+
+def nearest_rank(values: list[float], q: float) -> float:
+    """Return the smallest of the values that at least `q` of them do not exceed."""
+    return sorted(values)[max(math.ceil(q * len(values) * (1 - 1e-12)), 1) - 1]
+
+
+@pytest.mark.parametrize(
+    ("values", "q", "expected"),
+    [
+        ([5.4, 204], 0.95, 204),
+        ([5.4, 204], 0.5, 5.4),
+        ([*range(1, 14)], 0.95, 13),
+        ([*range(1, 101)], 0.95, 95),
+        ([*range(1, 101)], 0.07, 7),
+        ([7], 0.0, 7),
+    ],
+)
+def test_percentile_of_few_values(values: list[float], q: float, expected: float) -> None:
+    """Of two values the 95th percentile is the higher one; of a hundred it is the 95th."""
+    assert sketch.quantile(sketch.unpack(packed(values)), q) == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize("q", [0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0])
@@ -36,7 +58,7 @@ def test_percentile_of_merged_buckets_is_right_to_one_percent(
     values = [draw(rng) for _ in range(20_000)]
     merged = sketch.merge(packed(values[at : at + 200]) for at in range(0, len(values), 200))
 
-    exact = sorted(values)[int(q * (len(values) - 1))]
+    exact = nearest_rank(values, q)
     assert sketch.quantile(merged, q) == pytest.approx(exact, rel=0.01)
 
 
@@ -58,7 +80,7 @@ def test_any_values_survive_packing(values: list[float], q: float) -> None:
     """Values of any sign and size come back within 1 %, after packing and unpacking."""
     found = sketch.quantile(sketch.unpack(packed(values)), q)
 
-    exact = sorted(values)[int(q * (len(values) - 1))]
+    exact = nearest_rank(values, q)
     assert found == pytest.approx(exact, rel=0.01, abs=1e-8)
 
 
