@@ -11,6 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -115,6 +116,14 @@ PAINTED = """canvas => {
   const colours = new Set();
   for (let i = 0; i < pixels.length; i += 4) if (pixels[i + 3] > 200) colours.add(`${pixels[i]},${pixels[i + 1]},${pixels[i + 2]}`);
   return colours.size;
+}"""
+
+
+COLOURED = """canvas => {
+  const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  let found = 0;
+  for (let i = 0; i < pixels.length; i += 4) if (Math.max(...pixels.slice(i, i + 3)) - Math.min(...pixels.slice(i, i + 3)) > 60) found += 1;
+  return found;
 }"""
 
 
@@ -325,6 +334,20 @@ def test_search_finds_lines_and_leads_to_the_story(visit: Visit) -> None:
     page.press("#jump", "Enter")
     page.wait_for_selector("#page[data-ready]")
     assert page.url.endswith(identity)
+
+
+def test_a_line_of_this_moment_is_on_the_time_line(
+    browser: Browser, serve_pages: Serve, tmp_path: Path
+) -> None:
+    """The newest step of the time line above the logs has room for its bar."""
+    path = tmp_path / "one.db"
+    with contextlib.closing(Store(path)) as store:
+        generate.fill(store, [generate.hostile(time.time())])
+    with serve_pages(path) as console, contextlib.closing(Visit(browser, console.base)) as visit:
+        page = visit.open("/logs?range=15m")
+        page.wait_for_selector(".log")
+        [canvas] = page.query_selector_all(".chart canvas")
+        assert canvas.evaluate(COLOURED) > 20  # the bar: all else there is grey
 
 
 def test_facets_narrow_the_lines(visit: Visit) -> None:

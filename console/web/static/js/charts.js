@@ -227,7 +227,7 @@ export class TimeChart {
         y: false,
         points: { show: kind === "line", size: 6 },
       },
-      scales: { x: { time: true }, y: { range: fromZero, ...(this.spec.scale || {}) } },
+      scales: { x: { time: true, range: (_plot, low, high) => [low, high + this.room()] }, y: { range: fromZero, ...(this.spec.scale || {}) } },
       axes: axes(this),
       series: [{}, ...lines],
       hooks: {
@@ -239,6 +239,12 @@ export class TimeChart {
     }, this.latest, this.host);
     this.plot.over.append(this.tip);
     this.showLegend();
+  }
+
+  /** Seconds to leave at the right: a bar begins at its step and needs the width of one. */
+  room() {
+    const [steps] = this.latest;
+    return this.spec.kind === "bars" && steps.length > 1 ? steps[1] - steps[0] : 0;
   }
 
   /** What a kind of graph draws by itself, behind its lines. */
