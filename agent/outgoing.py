@@ -88,10 +88,7 @@ def _child(unit: work.Work) -> str:
     span_id = correlation.new_span_id()
     if work.detail_wanted:
         _span_id.set(span_id)
-    if unit.inbound is not None:
-        return str(unit.inbound._replace(parent_id=span_id))
-    # Sampled: somebody who traces further down should not be switched off by our not tracing.
-    return f"00-{unit.trace_id}-{span_id}-01"
+    return unit.traceparent(span_id)
 
 
 def host_of(url: object) -> str:

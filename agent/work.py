@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from introspect.agent import correlation, emitter, guard
+from introspect.agent import correlation, emitter, frames, guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,6 +156,13 @@ class Work:
             self._trace_id = correlation.trace_id_of(self.correlation_id)
         return self._trace_id
 
+    def traceparent(self, span_id: str) -> str:
+        """Return the ``traceparent`` that hands on this unit's trace, with *span_id* as parent."""
+        if self.inbound is not None:
+            return str(self.inbound._replace(parent_id=span_id))
+        # Sampled: somebody who traces further down should not be switched off by our not tracing.
+        return f"00-{self.trace_id}-{span_id}-01"
+
     def count(self, series: Series, increment: int = 1) -> None:
         """Add *increment* to a counter."""
         self.counts.append((series, increment))
@@ -276,6 +283,23 @@ class Command(Work):
     def __init__(self, inbound: Inbound, name: str) -> None:
         super().__init__(inbound, name)
         self.flush_at = self.started + SECONDS_BUFFERED
+
+    def end(
+        self, ended: float, timer: Series, failures: Series, error: BaseException | None
+    ) -> None:
+        """End at *ended*, and report it: timed as *timer*, and with *error* one of *failures*."""
+        if not self.finish():
+            return
+        self.settle()
+        self.time(timer, ended - self.started)
+        if error is not None:
+            self.failed = True
+            self.exception = {"class": type(error).__qualname__}
+            place = frames.place_of(error.__traceback__)
+            if place is not None:
+                self.exception["place"] = place
+            self.count(failures)
+        self.send(ended)
 
 
 class ProcessBuffer(Work):

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-from introspect.agent import correlation, frames, work
+from introspect.agent import correlation, work
 from introspect.agent.correlation import Inbound
 from introspect.agent.metrics import COUNTER, TIMER, Metric
 from introspect.agent.patching import PASS, timed
@@ -58,18 +58,9 @@ def command_ended(
     error: BaseException | None,
 ) -> None:
     """End and report it. ``sys.exit(0)`` is no failure."""
-    if not command.finish():
-        return
-    command.settle()
-    command.time(COMMAND.of(command.name), ended - command.started)
-    if error is not None and not (isinstance(error, SystemExit) and error.code in (None, 0)):
-        command.failed = True
-        command.exception = {"class": type(error).__qualname__}
-        place = frames.place_of(error.__traceback__)
-        if place is not None:
-            command.exception["place"] = place
-        command.count(ERROR.of(command.name))
-    command.send(ended)
+    if isinstance(error, SystemExit) and error.code in (None, 0):
+        error = None
+    command.end(ended, COMMAND.of(command.name), ERROR.of(command.name), error)
 
 
 PATCHES = (

@@ -47,8 +47,11 @@ def import_libraries(patches: tuple[Patch, ...]) -> tuple[Patch, ...]:
 
 
 def is_installed(module: str) -> bool:
-    """Tell whether the module can be imported here."""
-    return importlib.util.find_spec(module.partition(".")[0]) is not None
+    """Tell whether the module can be imported here: its library is there, in a version that has it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def targets_where(patches: tuple[Patch, ...], condition: Any) -> list[str]:
