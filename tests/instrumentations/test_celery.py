@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -10,13 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import celery
+import celery.exceptions
 import pytest
+from celery.app import trace
 
+from introspect.agent import correlation, tasks, work
+from introspect.agent.correlation import Inbound
+from introspect.instrumentations import celery as instrumentation
 from tests.helpers.databases import Database
 from tests.helpers.processes import introspect_run, script
 from tests.helpers.serve import serve
 from tests.helpers.site import PROJECT, Site
 from tests.instrumentations.celery_worker import POOLS, Worker, environment, worker
+from tests.instrumentations.conftest import Agent
 
 ID = "9110dbba-6dd9-4d1c-8828-11be81ac0561"
 BOOKS = 9
@@ -276,3 +284,132 @@ def test_broken_observers_change_nothing(
 
         assert queue.waiting() == 0
         assert of(started, "task", "tell") == 0
+
+
+@pytest.fixture
+def app() -> Iterator[celery.Celery]:
+    """A Celery application of this process, without a broker."""
+    with contextlib.closing(
+        celery.Celery("here", broker="memory://", set_as_current=False)
+    ) as made:
+        made.conf.task_always_eager = True
+        yield made
+
+
+def test_eager_outside_any_unit(agent: Agent, app: celery.Celery) -> None:
+    """A script's eager task has a unit of its own, for that long; an eager retry is one more."""
+
+    @app.task(bind=True, name="here.twice")
+    def twice(self: Any) -> str:
+        assert isinstance(work.active(), tasks.Task)
+        if not self.request.retries:
+            raise self.retry(countdown=0)
+        return work.correlation_id()
+
+    assert len(twice.delay().get()) == 36
+    assert work.current.get() is None
+    assert agent.counts("task") == {"task.here_twice": 2}
+
+
+@pytest.mark.parametrize("throws", [False, True])
+def test_eager_exceptions(agent: Agent, app: celery.Celery, throws: bool) -> None:
+    """What an eager task raises is its caller's or its result's as ever, and counted once."""
+    app.conf.task_eager_propagates = throws
+    error = ValueError("the task's own")
+
+    @app.task(name="here.fails")
+    def fails() -> None:
+        raise error
+
+    if throws:
+        with pytest.raises(ValueError, match="own") as raised:
+            fails.delay()
+        assert raised.value is error
+    else:
+        assert fails.delay().result is error
+    assert agent.counts("task") == {"task.here_fails": 1, "task.error.here_fails": 1}
+
+
+def test_predicates_are_no_failures(agent: Agent, app: celery.Celery) -> None:
+    """Where Celery lets them through, a retry is none either."""
+    app.conf.task_eager_propagates = True
+
+    @app.task(bind=True, name="here.retries")
+    def retries(self: Any) -> None:
+        raise self.retry(countdown=0)
+
+    with pytest.raises(celery.exceptions.Retry):
+        retries.delay()
+    assert agent.counts("task") == {"task.here_retries": 1}
+
+
+@pytest.mark.parametrize("observer", ["task_starts", "task_ended"])
+def test_an_observer_that_fails_in_a_task(
+    agent: Agent, app: celery.Celery, observer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever fails around a task, its result is its own."""
+    agent.errors_expected = True
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken for the test")
+
+    monkeypatch.setattr(instrumentation, observer, broken)
+
+    @app.task(name="here.adds")
+    def adds(a: int, b: int) -> int:
+        return a + b
+
+    assert adds.delay(1, b=2).get() == 3
+
+
+def test_a_worker_that_is_a_command(agent: Agent, app: celery.Celery) -> None:
+    """A task that a command's worker runs is not the command's, which goes on behind it."""
+    worker = work.Command(Inbound(ID), "run_worker")
+    work.current.set(worker)
+
+    @app.task(name="here.told")
+    def told() -> str:
+        return work.correlation_id()
+
+    request: dict[str, Any] = {"id": "1", "is_eager": False, "introspect": "another-id -"}
+    found = trace.build_tracer("here.told", told, app=app, eager=True)("1", (), {}, request)
+
+    assert found.retval == "another-id"
+    assert work.current.get() is worker
+    assert not worker.samples
+    assert agent.counts("task") == {"task.here_told": 1}
+
+
+def test_nothing_of_the_sender_is_changed(agent: Agent) -> None:
+    """The header stands in a copy; what is no task's message, and what no unit sends, has none."""
+    headers = {"task": "a", "id": "1"}
+    sent: Any = ((), {"headers": headers})
+    assert instrumentation.message_published(*sent) is not None
+    assert instrumentation.message_published(*sent)[1]["headers"] is headers
+
+    work.current.set(work.Command(Inbound(ID), "x"))
+    _args, kwargs = instrumentation.message_published(*sent)
+    assert headers == {"task": "a", "id": "1"}
+    assert kwargs["headers"]["introspect"].startswith(f"{ID} 00-{ID.replace('-', '')}-")
+    event = {"hostname": "x"}
+    assert instrumentation.message_published((), {"headers": event})[1]["headers"] is event
+
+
+@pytest.mark.parametrize(
+    "header", ["short", "x" * 129, "a b c d e f", 7, None, b"bytes-bytes", "id;DROP", "ünïcödé-id"]
+)
+def test_headers_that_are_no_ids(header: object) -> None:
+    """They are replaced by a new ID, and gone."""
+    request = {"introspect": header, "id": "1", "traceparent": 7}
+
+    assert len(instrumentation.inbound_of(request).correlation_id) == 36
+    assert request == {"id": "1", "traceparent": 7}
+
+
+def test_distrusted_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """INTROSPECT_CORRELATION_TRUST=0 ignores what other programs send, not what we do."""
+    monkeypatch.setattr(correlation, "policy", correlation.Policy(trust=False))
+    theirs, ours = f"{ID[:-1]}2", ID
+
+    assert instrumentation.inbound_of({"X-Request-ID": theirs}).correlation_id != theirs
+    assert instrumentation.inbound_of({"introspect": f"{ours} -"}).correlation_id == ours

@@ -54,10 +54,11 @@ def name_of(made: Any) -> str:
     return str(made.module_path).replace(".", "_")
 
 
-@pytest.mark.parametrize("unit", [Request(Inbound(ID)), work.Command(Inbound(ID), "x")])
-def test_enqueued_at_once(agent: Agent, unit: work.Work) -> None:
+@pytest.mark.parametrize("kind", [Request, work.Command])
+def test_enqueued_at_once(agent: Agent, kind: type[work.Work]) -> None:
     """A task that the immediate backend runs is timed, as a part of the request or command."""
     made = task(current_id)
+    unit = kind(Inbound(ID), "x")
     work.current.set(unit)
     result = made.enqueue()
 
