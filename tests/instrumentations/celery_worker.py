@@ -58,6 +58,7 @@ class Queue:
     def close(self) -> None:
         """Close the client, and delete the keys."""
         self.app.backend.result_consumer.stop()
+        self.app.backend.client.connection_pool.disconnect()
         self.app.pool.force_close_all()
         self.app.close()
         with contextlib.closing(Redis.from_url(self.url)) as redis:

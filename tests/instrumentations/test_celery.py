@@ -330,8 +330,8 @@ def test_eager_exceptions(agent: Agent, app: celery.Celery, throws: bool) -> Non
     assert agent.counts("task") == {"task.here_fails": 1, "task.error.here_fails": 1}
 
 
-def test_predicates_are_no_failures(agent: Agent, app: celery.Celery) -> None:
-    """Where Celery lets them through, a retry is none either."""
+def test_a_retry_raised_is_no_failure(agent: Agent, app: celery.Celery) -> None:
+    """A retry that is raised to an eager caller is no failure."""
     app.conf.task_eager_propagates = True
 
     @app.task(bind=True, name="here.retries")
@@ -413,3 +413,19 @@ def test_distrusted_headers(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert instrumentation.inbound_of({"X-Request-ID": theirs}).correlation_id != theirs
     assert instrumentation.inbound_of({"introspect": f"{ours} -"}).correlation_id == ours
+
+
+def test_what_no_task_measured_leaves_with_it(agent: Agent, app: celery.Celery) -> None:
+    """At a task's end the process's own buffer is sent as well: there may be no later."""
+
+    @app.task(name="here.nothing")
+    def nothing() -> None:
+        pass
+
+    work.process().flush()
+    work.count(tasks.ERROR.of("earlier"))
+    assert work.process().counts
+
+    nothing.delay()
+    assert not work.process().counts
+    assert agent.counts("task") == {"task.error.earlier": 1, "task.here_nothing": 1}
