@@ -34,6 +34,7 @@ TESTED = {
     "psutil": ("5.9", "7.2"),
     "requests": ("2.28", "2.34"),
     "urllib3": ("1.26", "2.8"),
+    "celery": ("5.3", "5.7"),
 }
 
 # Imports what there is of the instrumented libraries, and tells what became of each target.
