@@ -84,12 +84,19 @@ class Worker:
 
     def line_of(self, task_id: str) -> dict[str, Any]:
         """Wait for the one canonical line of a task."""
-
-        def found() -> list[dict[str, Any]]:
-            return [line for line in self.lines() if line.get("task_id") == task_id]
-
-        [line] = wait_until(found, what=f"the line of task {task_id}")
+        [line] = self.lines_of(task_id, 1)
         return line
+
+    def lines_of(self, task_id: str, number: int) -> list[dict[str, Any]]:
+        """Wait for so many canonical lines of a task, one for each time it was tried."""
+
+        def found() -> list[dict[str, Any]] | None:
+            lines = [line for line in self.lines() if line.get("task_id") == task_id]
+            return lines if len(lines) >= number else None
+
+        lines = wait_until(found, what=f"{number} lines of task {task_id}")
+        assert lines is not None
+        return lines
 
 
 def environment(site: Site, queue: Queue, file: Path, address: str, **more: str) -> dict[str, str]:
