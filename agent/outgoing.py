@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from introspect.agent import correlation, work
 from introspect.agent.metrics import COUNTER, TIMER, Metric
-from introspect.agent.patching import PASS
+from introspect.agent.wrappers import PASS
 
 CALL = Metric(
     "http", TIMER, "ms", ("host",), "each outgoing call, redirects included; outermost library only"

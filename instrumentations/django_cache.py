@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from introspect.agent import work
 from introspect.agent.metrics import COUNTER, TIMER, Metric
-from introspect.agent.patching import PASS, Patch, amended, timed
+from introspect.agent.patching import Patch, amended, timed
+from introspect.agent.wrappers import PASS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

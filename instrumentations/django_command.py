@@ -9,7 +9,8 @@ from typing import Any
 from introspect.agent import correlation, work
 from introspect.agent.correlation import Inbound
 from introspect.agent.metrics import COUNTER, TIMER, Metric
-from introspect.agent.patching import PASS, timed
+from introspect.agent.patching import timed
+from introspect.agent.wrappers import PASS
 
 COMMAND = Metric("command", TIMER, "ms", ("name",), "each management command")
 ERROR = Metric("command.error", COUNTER, "", ("name",), "management commands that failed")

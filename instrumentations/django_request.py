@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from introspect.agent import correlation, frames, work
 from introspect.agent.metrics import COUNTER, OTHER, TIMER, Metric
-from introspect.agent.patching import PASS, timed
+from introspect.agent.patching import timed
 from introspect.agent.work import milliseconds
+from introspect.agent.wrappers import PASS
 
 REQUEST = Metric("request", TIMER, "ms", (), "every request, start to close")
 VIEW = Metric(

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from introspect.agent import guard, patching
-from introspect.agent.patching import PASS, amended, noticed, rewriting, timed
+from introspect.agent import guard, patching, wrappers
+from introspect.agent.patching import amended, noticed, rewriting, timed
+from introspect.agent.wrappers import PASS
 
 NUMBERS = itertools.count()
 
@@ -300,7 +301,7 @@ class TestCalls:
         with pytest.raises(KeyError, match="theirs") as caught:
             module.failing()
         frames = [frame for frame, _ in traceback.walk_tb(caught.tb)]
-        ours = [frame for frame in frames if frame.f_code.co_filename == patching.__file__]
+        ours = [frame for frame in frames if frame.f_code.co_filename == wrappers.FILE_NAME]
 
         assert errors == [caught.value]
         assert caught.value.__context__ is None
@@ -460,3 +461,60 @@ def test_plain_functions_get_no_proxy(module: ModuleType) -> None:
     patching.apply([timed(f"{module.__name__}:Thing.method", after=lambda *_: None)])
 
     assert inspect.isfunction(vars(module.Thing)["method"])
+
+
+DEFAULT = object()
+
+
+class Signatures:
+    """Methods of every kind of signature; each returns what it got."""
+
+    def plain(self, a: object, b: object) -> object:
+        """Take two."""
+        return a, b
+
+    def default(self, a: object, b: object = DEFAULT, c: object = None) -> object:
+        """Take one to three."""
+        return a, b, c
+
+    def positional(self, a: object, /, b: object = 2) -> object:
+        """Take the first by position alone."""
+        return a, b
+
+    def keyword(self, a: object, *, b: object = 2) -> object:
+        """Take the second by keyword alone."""
+        return a, b
+
+    def anything(self, *args: object, **kwargs: object) -> object:
+        """Take what there is."""
+        return args, kwargs
+
+    def private(self, _result: object, _started: object = 1) -> object:
+        """Have parameters of names that the wrapper uses."""
+        return _result, _started
+
+    async def waits(self, a: object, b: object = DEFAULT) -> object:
+        """Take them later."""
+        return a, b
+
+
+@pytest.mark.parametrize("before", [None, lambda _args, _kwargs: None, lambda _args, _kwargs: PASS])
+@pytest.mark.parametrize("name", [name for name in vars(Signatures) if name[0] != "_"])
+def test_a_timed_function_takes_what_it_took(name: str, before: Any) -> None:
+    """By position, by keyword and by default, results and complaints are those of the original."""
+    original = getattr(Signatures, name)
+    replaced = timed("x:y", before=before, after=lambda *_: None).wrap(original)
+    thing = Signatures()
+
+    def outcome(function: Any, args: Any, kwargs: Any) -> object:
+        try:
+            found = function(thing, *args, **kwargs)
+            return asyncio.run(found) if inspect.iscoroutine(found) else found
+        except TypeError as error:
+            return str(error)
+
+    for args in ((), (1,), (1, 2), (1, 2, 3, 4)):
+        for kwargs in ({}, {"a": 1}, {"b": 2}, {"a": 1, "b": 2}, {"d": 4}, {"_result": 5}):
+            assert outcome(replaced, args, kwargs) == outcome(original, args, kwargs)
+    assert inspect.signature(replaced) == inspect.signature(original)
+    assert inspect.iscoroutinefunction(replaced) == inspect.iscoroutinefunction(original)

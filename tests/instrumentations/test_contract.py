@@ -55,6 +55,8 @@ def in_fresh_interpreter(scenario: str, name: str, **environment: str) -> dict[s
 def owner_of(patch: Patch) -> tuple[Any, str]:
     """Return the class or module that has the attribute, and the attribute's last name."""
     *path, name = patch.attribute.split(".")
+    # Django's databases import its models, which import its databases: that goes this way only.
+    importlib.import_module("django.db.models")
     return functools.reduce(getattr, path, importlib.import_module(patch.module)), name
 
 
