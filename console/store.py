@@ -57,6 +57,9 @@ LINES_ALWAYS_KEPT: Final = 60
 MERGED_PAGES: Final = 64
 """Pages of a text index rewritten per batch while the file is too big."""
 
+MAX_FOLLOWING: Final = 10_000
+"""Moments that several lines claimed, of which the next free ``id`` is remembered."""
+
 NAMES_PRUNED_EVERY: Final = 3600
 """Seconds."""
 
@@ -86,6 +89,8 @@ class Store:
         self.max_bytes = max_bytes
         self._connection = _open(self.path)
         self._names_pruned = time.time()
+        # By table: a moment that several lines claimed → the id for the next of them.
+        self._following: dict[str, dict[int, int]] = defaultdict(dict)
         self._forget_names()
 
     def close(self) -> None:
@@ -330,8 +335,8 @@ class Store:
     def _insert(self, table: str, columns: tuple[str, ...], rows: Iterable[Identified]) -> None:
         """Insert rows by their ``id``, which is moved on where it is taken.
 
-        Lines of one microsecond get neighbouring ids in the order they came.  Where earlier batches
-        took those, the step doubles: very many lines of one made-up time are soon past their like.
+        Lines of one microsecond get neighbouring ids in the order they came, however many batches
+        they come in.
         """
         statement = (
             f"INSERT INTO {table} ({', '.join(columns)})"  # noqa: S608
@@ -339,15 +344,27 @@ class Store:
             " ON CONFLICT (id) DO NOTHING"
         )
         cursor = self._connection.cursor()
-        following: dict[int, int] = {}
+        following = self._following[table]
+        if len(following) > MAX_FOLLOWING:
+            following.clear()
         for row in rows:
             claimed = row["id"]
             row["id"] = following.get(claimed, claimed)
-            step = 1
-            while not cursor.execute(statement, row).rowcount:
-                row["id"] += step
-                step *= 2
-            following[claimed] = row["id"] + 1
+            if not cursor.execute(statement, row).rowcount:
+                row["id"] = self._next_free(table, row["id"])
+                cursor.execute(statement, row)
+                following[claimed] = row["id"] + 1
+            elif row["id"] != claimed:
+                following[claimed] = row["id"] + 1
+
+    def _next_free(self, table: str, taken: int) -> int:
+        """Return the first ``id`` behind one that is taken, and behind its neighbours."""
+        (free,) = self._connection.execute(
+            f"SELECT id + 1 FROM {table} AS taken WHERE id >= ? AND NOT EXISTS"  # noqa: S608
+            f" (SELECT 1 FROM {table} WHERE id = taken.id + 1) ORDER BY id LIMIT 1",
+            (taken,),
+        ).fetchone()
+        return int(free)
 
     # -- processes and events -----------------------------------------------------------------
 

@@ -54,17 +54,28 @@ def test_points_outlive_a_restart(store: Store, reader: sqlite3.Connection) -> N
 
 
 def test_lines_of_one_microsecond_are_all_kept(store: Store, reader: sqlite3.Connection) -> None:
-    """Equal times do not overwrite each other, in one batch or in several."""
-    for _ in range(3):
-        store.write(batch(*[record(), request()] * 40), NOON)
+    """Equal times do not overwrite each other, in one batch or in many, and stay where they are."""
+    for _ in range(100):
+        store.write(batch(*[record(), request()] * 4), NOON)
 
     for table in ("logs", "work"):
         (count, spread) = reader.execute(
             f"SELECT count(*), max(id) - min(id) FROM {table}"
         ).fetchone()
-        assert count == 120
-        assert spread < 10_000_000
-    assert reader.execute("SELECT sum(works) FROM work_zones").fetchone() == (120,)
+        assert count == 400
+        assert spread == 399
+    assert reader.execute("SELECT sum(works) FROM work_zones").fetchone() == (400,)
+
+
+def test_lines_of_one_microsecond_after_a_restart(tmp_path: Path) -> None:
+    """Where nothing is remembered of them, the next free place is found in the file."""
+    path = tmp_path / "console.db"
+    for _ in range(3):
+        with contextlib.closing(Store(path)) as store:
+            store.write(batch(*[record()] * 5), NOON)
+
+    with contextlib.closing(sqlite3.connect(path)) as reader:
+        assert reader.execute("SELECT count(*), max(id) - min(id) FROM logs").fetchone() == (15, 14)
 
 
 def test_events_are_stored_by_operation(store: Store, reader: sqlite3.Connection) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,11 @@ class Queue:
         with contextlib.closing(Redis.from_url(self.url)) as redis:
             for key in redis.scan_iter(f"{self.prefix}*"):
                 redis.delete(key)
+        # Celery's client leaves a connection to be collected; the warning would be another test's.
+        del self.app
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
 
 class Worker:
