@@ -32,7 +32,6 @@ PATCHED = (
     (Template, "render"),
     (Session, "send"),
     (HTTPConnectionPool, "urlopen"),
-    (HTTPConnection, "putrequest"),
     (HTTPConnection, "endheaders"),
     (HTTPConnection, "getresponse"),
 )
