@@ -229,17 +229,18 @@ class TestPythonPath:
         [
             ("", HERE),
             ("/a", f"{HERE}:/a"),
-            ("/a:", f"{HERE}:/a"),
-            (":/a::/b:", f"{HERE}:/a:/b"),
-            (":", HERE),
-            ("/a:/b:/a", f"{HERE}:/a:/b"),
+            ("/a:", f"{HERE}:/a:"),
+            (":/a::/b:", f"{HERE}::/a::/b:"),
+            (":", f"{HERE}::"),
+            ("/a:/b:/a", f"{HERE}:/a:/b:/a"),
             (HERE, HERE),
             (f"/a:{HERE}:/b", f"{HERE}:/a:/b"),
             (f"/a:{HERE}/", f"{HERE}:/a"),
+            (f"{HERE}::", f"{HERE}::"),
         ],
     )
     def test_python_path(self, present: str, expected: str) -> None:
-        """Nothing is lost, nothing stands twice, and no empty entry puts the current folder on the path."""
+        """What was there stays word for word; ours stands before it, once, and adds no empty entry."""
         assert run.python_path(present) == expected
 
     def test_link_to_another_entry_is_kept(self, tmp_path: Path) -> None:
@@ -262,7 +263,10 @@ class TestPythonPath:
 
         assert names == {"sitecustomize.py"}
 
-    @pytest.mark.parametrize("present", [None, "", "/a", "/a:/b:/a", "lib", "/a:/b/../a"])
+    @pytest.mark.parametrize(
+        "present",
+        [None, "", "/a", "/a:/b:/a", "lib", "/a:/b/../a", ":/a", "/a:", "/a::/b", ":", "/a:.:"],
+    )
     def test_sys_path_is_as_without_us(self, present: str | None) -> None:
         """The program finds its modules in the same places, in the same order, as without us."""
         env = environment() if present is None else environment(PYTHONPATH=present)
