@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -284,8 +286,7 @@ class TestTable:
         """There are at most forty, each of a name that a shell can set, and each explained."""
         assert len(SETTINGS) <= 40
         for setting in SETTINGS:
-            assert setting.variable.replace("_", "").isupper()
-            assert setting.variable.startswith("INTROSPECT_")
+            assert re.fullmatch(r"INTROSPECT(_[A-Z0-9]+)+", setting.variable)
             assert setting.meaning
 
     def test_defaults_parse(self) -> None:

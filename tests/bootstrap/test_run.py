@@ -292,16 +292,20 @@ class TestPythonPath:
 class TestFailureOfOurs:
     """If anything of ours fails, one warning, and the command runs."""
 
-    def test_broken_preparation(self, tmp_path: Path) -> None:
-        """An exception while the environment is prepared costs one line."""
+    @pytest.mark.parametrize(
+        "step", ["prepare", "_name_obstacles", "_restore_signals", "_print_info"]
+    )
+    def test_broken_step(self, step: str) -> None:
+        """An exception in whatever we do before the command runs costs one line."""
         code = (
             "import sys; from introspect.bootstrap import run\n"
             "def broken(*_args, **_kwargs): raise RuntimeError('broken')\n"
-            "run.prepare = broken; sys.exit(run.main(['echo', 'hello']))"
+            f"run.{step} = broken; sys.exit(run.main(['--info', 'echo', 'hello']))"
         )
         done = plain(sys.executable, "-c", code)
 
-        assert done.stdout == b"hello\n"
+        assert done.returncode == 0
+        assert done.stdout.endswith(b"hello\n")
         assert done.stderr.decode() == (
             "introspect-run: RuntimeError: broken; running the command without what this was for\n"
         )

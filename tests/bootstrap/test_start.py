@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.bootstrap.launching import environment, python, told
+from tests.helpers.site import Site
+from tests.helpers.statsd import StatsdListener
 
 FIRST = "import django.conf; from introspect.agent import patching; from introspect.bootstrap import start"
 
@@ -66,18 +70,69 @@ def test_instrumentation_that_cannot_be_imported() -> None:
     assert b"instrumentations.requests failed" in done.stderr
 
 
-def test_no_setting_of_django_is_read() -> None:
-    """Starting reads no Django setting: they may not be complete, or never be."""
-    assert told("django.conf.settings.configured", first=FIRST) is False
+def test_no_setting_of_django_is_read(tmp_path: Path) -> None:
+    """Starting reads no Django setting, not even in the midst of the settings module, which starts us."""
+    (tmp_path / "early_settings.py").write_text(
+        "import sys; first = 'introspect.agent' in sys.modules\n"
+        "from django.urls import reverse_lazy\n"
+        "LOGIN_URL = reverse_lazy('login'); then = 'introspect.agent' in sys.modules\n"
+        "from django.conf import settings; configured = settings.configured\n"
+        "SITE_ROOT = '/srv'; MEDIA_ROOT = SITE_ROOT + '/media'\n"
+    )
+    env = environment(DJANGO_SETTINGS_MODULE="early_settings", PYTHONPATH=str(tmp_path))
+    expression = "[found.first, found.then, found.configured]"
+
+    assert told(expression, first="import early_settings as found", env=env) == [False, True, False]
+    assert told("'early_settings' in __import__('sys').modules", first=FIRST, env=env) is False
 
 
-def test_no_process_is_started() -> None:
+SPAWNING = (
+    "import sys; spawned = []; names = ('subprocess.Popen', 'os.fork', 'os.forkpty', 'os.posix_spawn', 'os.spawn', 'os.system', 'os.exec')\n"
+    "sys.addaudithook(lambda event, _args: spawned.append(event) if event in names else None)\n"
+)
+
+
+def test_no_process_is_started(stocked_site: Site, statsd: StatsdListener) -> None:
+    """Neither the start nor a request starts a process, in which the agent would start in turn, and so on."""
+    first = (
+        f"{SPAWNING}from django.core.wsgi import get_wsgi_application as make\n"
+        "from wsgiref.util import setup_testing_defaults as complete\n"
+        "environ = {'PATH_INFO': '/queries/1/'}; complete(environ)\n"
+        "response = make()(environ, lambda status, headers: None); list(response); response.close()"
+    )
+    env = stocked_site.environment(
+        INTROSPECT_STATSD=statsd.address, INTROSPECT_LOG="file:///dev/null"
+    )
+
+    assert told("spawned", first=first, env=env) == []
+    statsd.wait_for_count("shop.process.rss", 1)
+
+
+def test_no_thread_and_no_socket() -> None:
     """Starting starts no thread and opens no socket."""
     expression = "[len(__import__('os').listdir('/proc/self/task')), sum('socket' in __import__('os').readlink('/proc/self/fd/' + n) for n in __import__('os').listdir('/proc/self/fd') if __import__('os').path.exists('/proc/self/fd/' + n))]"
 
     assert told(expression, first=FIRST) == told(
         expression, first="import django.conf", agent=False
     )
+
+
+def test_one_hook_at_forks_for_ever() -> None:
+    """However often the agent starts, one function of a module runs at a fork, and in the child alone: no fork waits."""
+    first = (
+        "import os; hooks = []; register = os.register_at_fork\n"
+        "def noted(**given):\n"
+        "    hooks.extend((when, f'{call.__module__}.{call.__qualname__}') for when, call in given.items())\n"
+        "    register(**given)\n"
+        "os.register_at_fork = noted\n"
+        f"{FIRST}\nfor _ in range(3): start.stop(); start.start()\n"
+        "import socket; server = socket.create_server(('127.0.0.1', 0)); address = 'tcp://127.0.0.1:%d' % server.getsockname()[1]\n"
+        "from introspect.agent import outputs, settings\n"
+        "for _ in range(3): outputs.Outputs(settings.log_outputs(address)).write(b'x')"
+    )
+    ours = "[hook for hook in hooks if hook[1].startswith('introspect.')]"
+
+    assert told(ours, first=first) == [["after_in_child", "introspect.agent.work._leave_parent"]]
 
 
 def test_no_signal_handler_is_installed() -> None:

@@ -100,6 +100,18 @@ class TestProcessesWithoutDjango:
         """`import django`, which comes before gevent's patching in many programs, does not start us."""
         assert told(OURS, first="import django") == []
 
+    def test_standard_library_is_not_loaded_twice(self) -> None:
+        """Modules of the standard library that a program holds are those that the agent uses and leaves behind."""
+        first = f"import logging, socket, ssl, threading, weakref; held = dict(sys.modules)\n{IMPORT_DJANGO}, django.template"
+        expression = f"[{PATCHED}, [name for name, module in held.items() if sys.modules.get(name) is not module]]"
+        ours = (
+            "[name for module in list(sys.modules.values()) if module.__name__.startswith('introspect.')"
+            " for name, value in vars(module).items()"
+            " if type(value) is type(sys) and sys.modules[value.__name__] is not value]"
+        )
+
+        assert told(f"[{expression}, {ours}]", first=f"import sys; {first}") == [[True, []], []]
+
     def test_finder_finds_nothing(self) -> None:
         """A module that does not exist is missed with the same message as without us."""
         code = "try: import django_no_such\nexcept ImportError as error: print(repr(error))"
@@ -364,6 +376,16 @@ class TestAnotherPython:
         done = launched("sh", "-c", '"$0" -c "$1"; exit', other_python, self.CODE)
 
         assert (done.stdout, done.stderr) == (b"program\n", b"")
+
+    @pytest.mark.parametrize(
+        ("version", "prefix"),
+        [("3.4", sys.prefix), ("%d.%d" % sys.version_info[:2], "/no/such/environment")],
+    )
+    def test_version_and_prefix_both_count(self, version: str, prefix: str) -> None:
+        """A child of another version under one prefix, as /usr has several, is another Python as well."""
+        env = environment(PYTHONPATH=str(STARTUP_FOLDER), _INTROSPECT_LAUNCH=f"1|{version}|{prefix}")
+
+        assert told(PATCHED, first=IMPORT_DJANGO, agent=False, env=env) is False
 
     def test_as_a_child_in_debug_mode(self, other_python: Path) -> None:
         """In debug mode there is a line about it."""
