@@ -381,8 +381,9 @@ _overflowing = _thread.allocate_lock()
 
 def _leave_parent() -> None:
     """See to it that a forked child sends what it measures itself, and nothing of its parent's."""
-    global _overflowing
+    global _last_overhead_seconds, _overflowing
     _overflowing = _thread.allocate_lock()
+    _last_overhead_seconds = 0.0
     _process.start_afresh()
     unit = current.get()
     if unit is not None:

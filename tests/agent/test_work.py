@@ -268,6 +268,87 @@ class TestFork:
         assert statsd.count("s.thing.parent") == 10
         assert statsd.count("s.thing.child") == 2500
 
+    def test_overhead(self, statsd: StatsdListener) -> None:
+        """What the parent's latest unit has cost is told by the parent's next one, and by no child's."""
+        code = (
+            "def unit():\n"
+            "    unit = work.Work(); unit.finish(); unit.send(work.clock())\n"
+            "unit()\n"
+            "if os.fork() == 0: unit(); event('child'); work.process().flush(); os._exit(0)\n"
+            "os.wait(); unit()\n"
+        )
+        assert run(code, statsd.address).returncode == 0
+        statsd.wait_for_count("s.thing.child", 1)
+        statsd.wait_for_count("s.introspect.overhead", 1)
+        statsd.settle()
+
+        assert statsd.count("s.introspect.overhead") == 1
+
+    def test_locks_that_are_held(self, statsd: StatsdListener) -> None:
+        """Locks of ours that other threads of the parent hold are free in the child, which sends everything."""
+        code = (
+            "way = emitter._transport; event('parent'); work.process().flush()\n"
+            "assert work.process().lock.acquire(False) and work._overflowing.acquire(False)\n"
+            "assert way._opened.acquire(False)\n"
+            "if os.fork() == 0:\n"
+            "    unit = work.Work(); work.current.set(unit)\n"
+            "    for _ in range(2500): event('unit')\n"
+            "    held = len(unit.samples)\n"
+            "    if unit.finish(): unit.send(work.clock())\n"
+            "    event('process'); work.process().flush()\n"
+            "    os._exit(held >= 1500)\n"
+            "sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))\n"
+        )
+        assert run(code, statsd.address).returncode == 0
+        statsd.wait_for_count("s.thing.unit", 2500)
+        statsd.wait_for_count("s.thing.process", 1)
+
+
+class TestForkWithoutHooks:
+    """uWSGI's own forks run no function that Python was asked to run at a fork."""
+
+    FORK = "import ctypes; fork = ctypes.PyDLL(None).fork\n"
+
+    @pytest.mark.parametrize(
+        "first", ["event('child'); work.count(COUNT.of())", "work.count(COUNT.of()); event('child')"]
+    )
+    def test_process_buffer(self, first: str, statsd: StatsdListener) -> None:
+        """The parent's buffered events are the parent's, whatever comes first in the child."""
+        code = (
+            f"{self.FORK}event('parent'); work.count(COUNT.of())\n"
+            f"if fork() == 0: {first}\n"
+            "else: os.wait(); event('parent')"
+        )
+        assert run(code, statsd.address).returncode == 0
+        statsd.wait_for_count("s.thing.parent", 2)
+        statsd.settle()
+
+        assert statsd.count("s.thing.parent") == 2
+        assert statsd.count("s.thing.child") == 1
+        assert statsd.count("s.count") == 2
+
+    def test_nothing_but_an_exit(self, statsd: StatsdListener) -> None:
+        """A child that measures nothing sends nothing when it ends."""
+        code = f"{self.FORK}event('parent')\nif fork(): os.wait()"
+        assert run(code, statsd.address).returncode == 0
+        statsd.wait_for_count("s.thing.parent", 1)
+        statsd.settle()
+
+        assert statsd.count("s.thing.parent") == 1
+
+    def test_unit(self, statsd: StatsdListener) -> None:
+        """A unit that a fork has copied ends in the parent alone."""
+        code = (
+            f"{self.FORK}unit = work.Work(); work.current.set(unit); event('unit')\n"
+            "if fork(): os.wait()\n"
+            "if unit.finish(): unit.send(work.clock())\n"
+        )
+        assert run(code, statsd.address).returncode == 0
+        statsd.wait_for_count("s.thing.unit", 1)
+        statsd.settle()
+
+        assert statsd.count("s.thing.unit") == 1
+
 
 def test_context_is_per_thread(unit: Work, sending: StatsdListener, declare: Declare) -> None:
     """A thread of its own is in no unit, one that runs in a copy of the context is in this one."""
