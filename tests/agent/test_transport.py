@@ -431,6 +431,70 @@ class TestTcp:
                 assert received(connection, len(expected)) == expected
 
 
+class TestThreads:
+    """The thread that opens, and what may be in its way."""
+
+    def test_send_in_the_midst_of_an_import(self, tmp_path: Path) -> None:
+        """A send by a module whose import the opening thread has to wait for does not wait for that thread."""
+        (tmp_path / "statsd.py").write_text(
+            "import builtins, time\n"
+            "started = time.perf_counter(); builtins.way.send(b'a.b:1|c')\n"
+            "print(time.perf_counter() - started < 2)\n"
+        )
+        code = (
+            "import builtins, sys\n"
+            "from introspect.agent.transport import transport_for\n"
+            "from introspect.agent.settings import statsd_address\n"
+            f"builtins.way = transport_for(statsd_address('tcp://{LOOPBACK}:9'))\n"
+            f"sys.path.insert(0, {str(tmp_path)!r}); import statsd"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=clean_environment(),
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
+
+        assert (done.stdout, done.returncode) == (b"True\n", 0), done.stderr
+
+    def test_no_thread_to_be_had(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where no thread can be started, as at exit from Python 3.12 on, a send is a drop and raises nothing."""
+
+        def refuse(*_args: object) -> int:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(transport, "SECONDS_BETWEEN_TRIES", (0.0,))
+        with (
+            listening(socket.AF_INET, socket.SOCK_STREAM, (LOOPBACK, 0)) as server,
+            opened(f"tcp://{LOOPBACK}:{server.getsockname()[1]}") as way,
+        ):
+            with monkeypatch.context() as exhausted:
+                exhausted.setattr(transport._thread, "start_new_thread", refuse)
+                way.open_ahead()
+                assert not way.send(b"a.b:1|c")
+                assert not way.send(b"a.b:1|c")
+            assert way.drops == 2
+            assert "can't start new thread" in way.trouble
+
+            sent_eventually(way, b"a.b:1|c")
+
+    def test_first_send_at_exit(self) -> None:
+        """A process whose first send is at its exit ends as it would have ended."""
+        code = (
+            "import atexit\n"
+            "from introspect.agent.transport import transport_for\n"
+            "from introspect.agent.settings import statsd_address\n"
+            f"way = transport_for(statsd_address('tcp://{LOOPBACK}:9'))\n"
+            "atexit.register(lambda: print(way.send(b'a.b:1|c')))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=clean_environment(), capture_output=True, check=False
+        )
+
+        assert (done.stdout, done.stderr, done.returncode) == (b"False\n", b"", 0)
+
+
 class TestUnixSockets:
     """A path, behind which is a stream or a datagram socket."""
 
