@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 
 class Descriptor:
@@ -39,3 +40,28 @@ class Descriptor:
         """Close it, unless it is somebody else's by now."""
         if self.is_ours():
             os.close(self.number)
+
+
+class Connection:
+    """A connected socket object that is only used, and only closed, while its number is ours.
+
+    Any such object closes its number when it is freed, whatever that stands for by then.
+    """
+
+    __slots__ = ("_descriptor", "_pid", "socket")
+
+    def __init__(self, sock: Any) -> None:
+        self.socket = sock
+        self._pid = os.getpid()
+        self._descriptor = Descriptor(sock.fileno())
+
+    def is_ours(self) -> bool:
+        """Tell whether this process has opened it, and nobody has closed it since."""
+        return self._pid == os.getpid() and self._descriptor.is_ours()
+
+    def close(self) -> None:
+        """Close it, or a fork's copy of it; if it is somebody else's by now, forget its number."""
+        if self._descriptor.is_ours():
+            self.socket.close()
+        else:
+            self.socket.detach()

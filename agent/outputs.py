@@ -14,7 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from introspect.agent import guard, outgoing, work
-from introspect.agent.descriptors import Descriptor
+from introspect.agent.descriptors import Connection, Descriptor
 from introspect.agent.emitter import LOG_DROPPED
 from introspect.agent.settings import Address
 from introspect.agent.transport import transport_for
@@ -204,12 +204,14 @@ class Shipper:
             queue.unstarted.pop()
         except IndexError:  # another thread has
             return
+        queue.running = True
         try:
             threading.Thread(
                 target=self._run, args=(queue,), name="introspect-log", daemon=True
             ).start()
-        except RuntimeError:  # the interpreter is shutting down
+        except RuntimeError:  # too many threads now, or, at exit, never again: the next line tries
             queue.running = False
+            queue.unstarted.append(True)
 
     def _run(self, queue: _Queue) -> None:
         # Our own traffic and log lines are not the application's.
@@ -252,30 +254,31 @@ class TcpDelivery:
 
     def __init__(self, host: str, port: int) -> None:
         self._address = (host, port)
-        self._pid = 0
-        self._socket: Any = None
+        self._connection: Connection | None = None
 
     def __call__(self, lines: Sequence[bytes]) -> None:
         """Send *lines*; raises ``OSError`` if they did not get out."""
         try:
             self._connected().sendall(b"".join(lines))
         except OSError:
-            if self._socket is not None:
-                self._socket.close()
-            self._socket = None
+            self._hang_up()
             raise
 
     def _connected(self) -> Any:
         import socket
 
-        if self._pid != os.getpid():
-            self._pid, self._socket = os.getpid(), None
-        if self._socket is not None and _is_closed_by_peer(self._socket):
-            self._socket.close()
-            self._socket = None
-        if self._socket is None:
-            self._socket = socket.create_connection(self._address, CONNECT_TIMEOUT_SECONDS)
-        return self._socket
+        found = self._connection
+        if found is not None and (not found.is_ours() or _is_closed_by_peer(found.socket)):
+            self._hang_up()
+        if self._connection is None:
+            sock = socket.create_connection(self._address, CONNECT_TIMEOUT_SECONDS)
+            self._connection = Connection(sock)
+        return self._connection.socket
+
+    def _hang_up(self) -> None:
+        found, self._connection = self._connection, None
+        if found is not None:
+            found.close()
 
 
 def _is_closed_by_peer(sock: Any) -> bool:
@@ -300,21 +303,34 @@ class SplunkDelivery:
         scheme = output.kind.removeprefix("splunk+")
         self._url = f"{scheme}://{output.host}:{output.port}/services/collector/event"
         self._authorization = f"Splunk {output.token}"
-        self._pid = 0
         self._session: Any = None
+        self._connection: Connection | None = None
 
     def __call__(self, lines: Sequence[bytes]) -> None:
         """Post *lines*; raises ``requests.RequestException`` or ``OSError`` if refused."""
-        import requests
-
-        if self._pid != os.getpid():
-            self._pid, self._session = os.getpid(), requests.Session()
-            self._session.auth = self._authorize  # a header would give way to the user's netrc
         body = b"".join(
             b'{"sourcetype":"_json","event":' + line.rstrip(b"\n") + b"}" for line in lines
         )
-        answer = self._session.post(self._url, data=body, timeout=CONNECT_TIMEOUT_SECONDS)
-        answer.raise_for_status()
+        with self._usable_session().post(
+            self._url, data=body, timeout=CONNECT_TIMEOUT_SECONDS, stream=True
+        ) as answer:
+            # What the session keeps open for the next batch; gone if the other end closes it.
+            sock = getattr(answer.raw.connection, "sock", None)
+            self._connection = Connection(sock) if sock is not None else None
+            answer.content  # noqa: B018  read to its end, or the connection is not used again
+            answer.raise_for_status()
+
+    def _usable_session(self) -> Any:
+        import requests
+
+        found = self._connection
+        if found is not None and not found.is_ours():
+            found.close()  # first: a session that is freed closes its sockets by their numbers
+            self._connection = self._session = None
+        if self._session is None:
+            self._session = requests.Session()
+            self._session.auth = self._authorize  # a header would give way to the user's netrc
+        return self._session
 
     def _authorize(self, request: Any) -> Any:
         request.headers["Authorization"] = self._authorization

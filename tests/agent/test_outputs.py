@@ -577,6 +577,82 @@ def test_splunk_redirects_and_proxies_get_no_token(
     assert splunk.posts[0][1]["Authorization"] == "Splunk SECRET-TOKEN"
 
 
+REUSED = f"""{PREAMBLE}
+import json, socket
+def number_of_connection():
+    for name in os.listdir('/proc/self/fd'):
+        try:
+            with socket.socket(fileno=os.dup(int(name))) as copy:
+                if copy.getpeername()[1] == int(sys.argv[2]):
+                    return int(name)
+        except (OSError, TypeError):
+            pass
+write('one')
+while not (number := number_of_connection()):
+    time.sleep(0.01)
+time.sleep(0.3)
+if sys.argv[3] == 'child' and os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+database, server = socket.socketpair()
+os.dup2(database.fileno(), number)
+write('two'); write('three')
+time.sleep(0.5)
+server.setblocking(False)
+os.write(number, b'query')
+print(json.dumps([server.recv(1000).decode(), os.get_blocking(number)]))
+"""
+
+
+@pytest.mark.parametrize("where", ["same process", "child"])
+@pytest.mark.parametrize("kind", ["tcp", "splunk"])
+def test_a_connection_whose_number_has_become_the_databases(
+    kind: str, where: str, tcp: TcpServer, splunk: Collector
+) -> None:
+    """Where a daemoniser has closed our connection and another got its number, that one is left alone."""
+    port, address = {
+        "tcp": (tcp.port, tcp.address),
+        "splunk": (splunk.port, f"splunk+http://SECRET-TOKEN@{LOOPBACK}:{splunk.port}"),
+    }[kind]
+    done = in_process(REUSED, address, str(port), where)
+
+    assert done.stdout == '["query", true]\n', done.stdout + done.stderr
+    assert done.returncode == 0
+    expected = ["one", "two", "three"]
+    if kind == "tcp":
+        wait_until(lambda: [json.loads(line)["message"] for line in tcp.lines] == expected)
+    else:
+        wait_until(lambda: [event["event"]["message"] for event in splunk.events] == expected)
+
+
+def test_a_thread_that_cannot_be_started_yet(
+    tcp: TcpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no thread is to be had, nothing is raised, and the lines wait for the next one's try."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    out = outputs_to(tcp.address)
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(threading.Thread, "start", refuse)
+        out.write(b'{"n":1}\n')
+        out.write(b'{"n":2}\n')
+    out.write(b'{"n":3}\n')
+
+    wait_until(lambda: [json.loads(line)["n"] for line in tcp.lines] == [1, 2, 3])
+    assert out.dropped == 0
+
+
+def test_an_exit_without_a_thread_does_not_wait_for_one(tcp: TcpServer) -> None:
+    """A process whose first line is at its exit ends at once, whether there is a thread for it or not."""
+    code = f"{PREAMBLE}\nimport atexit; atexit.register(write, 'one')\noutputs"
+    started = time.monotonic()
+    done = in_process(code, tcp.address)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert time.monotonic() - started < outputs.SECONDS_AT_EXIT
+
+
 def test_each_line_goes_to_every_output(tcp: TcpServer, tmp_path: Path) -> None:
     """Several outputs get each line; trouble with one does not keep it from the others."""
     path = tmp_path / "log.json"
