@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import _thread
 import os
+import stat
+import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -60,9 +62,9 @@ class Outputs:
 
 def _writer(output: Output) -> Callable[[bytes], bool]:
     if output.kind == "stdout":
-        return lambda line: _write_all(1, line)
+        return StandardStream(1, sys.__stdout__).write
     if output.kind == "stderr":
-        return lambda line: _write_all(2, line)
+        return StandardStream(2, sys.__stderr__).write
     if output.kind == "file":
         return File(output.path).write
     if output.kind == "udp":
@@ -72,11 +74,36 @@ def _writer(output: Output) -> Callable[[bytes], bool]:
     return Shipper(output, SplunkDelivery(output)).write
 
 
-def _write_all(number: int, line: bytes) -> bool:
-    written = os.write(number, line)
-    while written < len(line):  # a pipe that is nearly full
-        written += os.write(number, line[written:])
-    return True
+class StandardStream:
+    """Standard output or error as it is at that moment: servers put log files in their place.
+
+    A socket that was not there at the start is none of theirs: where the stream had been closed,
+    the application's next connection has got its number.
+    """
+
+    def __init__(self, number: int, stream: Any) -> None:
+        self._number = number
+        self._first = _descriptor_of(number) if stream is not None else None
+
+    def write(self, line: bytes) -> bool:
+        """Write *line* whole; raises ``OSError`` where that is impossible."""
+        first = self._first
+        if first is None or not (first.is_ours() or self._is_redirected()):
+            return False
+        written = os.write(self._number, line)
+        while written < len(line):  # a pipe that is nearly full
+            written += os.write(self._number, line[written:])
+        return True
+
+    def _is_redirected(self) -> bool:
+        return not stat.S_ISSOCK(os.fstat(self._number).st_mode)
+
+
+def _descriptor_of(number: int) -> Descriptor | None:
+    try:
+        return Descriptor(number)
+    except OSError:
+        return None
 
 
 # Without waiting: a named pipe that nobody reads would hold up whoever opens it.

@@ -133,6 +133,41 @@ def test_standard_streams() -> None:
     assert done.stdout == done.stderr == '{"message":"one"}\n'
 
 
+def test_a_standard_stream_that_has_been_redirected(tmp_path: Path) -> None:
+    """Where a server has put a log file in the place of standard output, lines go there."""
+    path = tmp_path / "log"
+    code = f"{PREAMBLE}\nos.dup2(os.open({str(path)!r}, os.O_WRONLY | os.O_CREAT), 1)\nwrite('one')"
+
+    assert in_process(code, "stdout").returncode == 0
+    assert path.read_bytes() == b'{"message":"one"}\n'
+
+
+@pytest.mark.parametrize(("number", "redirected"), [(1, "1>&-"), (2, "2>&-"), (1, "")])
+def test_a_standard_stream_whose_number_has_become_the_databases(
+    number: int, redirected: str
+) -> None:
+    """Where a stream is closed, before or after the start, the connection with its number gets no line."""
+    code = (
+        "import os, socket\n"
+        f"if {redirected!r}: database, server = socket.socketpair()\n"
+        f"{PREAMBLE}\n"
+        f"if not {redirected!r}: os.close({number}); database, server = socket.socketpair()\n"
+        f"database.send(b'query' if database.fileno() == {number} else b'no test'); write('one')\n"
+        "os.write(int(sys.argv[2]), server.recv(1000) + b' %d' % outputs.dropped)"
+    )
+    words = [sys.executable, "-c", code, {1: "stdout", 2: "stderr"}[number], "9"]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" 9>&1 {redirected}', "sh", *words],
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.stdout == b"query 1", done.stderr
+
+
 def test_a_full_standard_output_loses_a_line_and_no_more() -> None:
     """Where standard output takes nothing, that is counted and said, and nothing is raised."""
     code = (

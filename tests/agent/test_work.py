@@ -310,7 +310,8 @@ class TestForkWithoutHooks:
     FORK = "import ctypes; fork = ctypes.PyDLL(None).fork\n"
 
     @pytest.mark.parametrize(
-        "first", ["event('child'); work.count(COUNT.of())", "work.count(COUNT.of()); event('child')"]
+        "first",
+        ["event('child'); work.count(COUNT.of())", "work.count(COUNT.of()); event('child')"],
     )
     def test_process_buffer(self, first: str, statsd: StatsdListener) -> None:
         """The parent's buffered events are the parent's, whatever comes first in the child."""

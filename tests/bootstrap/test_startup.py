@@ -379,11 +379,16 @@ class TestAnotherPython:
 
     @pytest.mark.parametrize(
         ("version", "prefix"),
-        [("3.4", sys.prefix), ("%d.%d" % sys.version_info[:2], "/no/such/environment")],
+        [
+            ("3.4", sys.prefix),
+            (f"{sys.version_info.major}.{sys.version_info.minor}", "/no/such/environment"),
+        ],
     )
     def test_version_and_prefix_both_count(self, version: str, prefix: str) -> None:
         """A child of another version under one prefix, as /usr has several, is another Python as well."""
-        env = environment(PYTHONPATH=str(STARTUP_FOLDER), _INTROSPECT_LAUNCH=f"1|{version}|{prefix}")
+        env = environment(
+            PYTHONPATH=str(STARTUP_FOLDER), _INTROSPECT_LAUNCH=f"1|{version}|{prefix}"
+        )
 
         assert told(PATCHED, first=IMPORT_DJANGO, agent=False, env=env) is False
 
