@@ -60,11 +60,16 @@ class Readings:
                 guard.debug(f"{reader.__name__} is not read any more: {error!r}")
 
     def _begin(self) -> None:
-        import psutil
-
         self._pid = os.getpid()
-        self._process = psutil.Process()
         self._read_at = 0.0
+        self._readers = []
+        try:
+            import psutil
+
+            self._process = psutil.Process()
+        except Exception as error:  # no /proc at all
+            guard.debug(f"the process cannot be read: {error!r}")
+            return
         self._readers = [self._memory, self._cpu, self._threads, self._descriptors]
 
     def _memory(self, unit: work.Work) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -82,6 +83,37 @@ class TestReadings:
         assert readings.values("process.fds") == []
         assert len(readings.values("process.threads")) == 1
 
+    def test_a_process_of_a_hostile_name(
+        self, readings: Agent, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Parentheses and spaces in the name, which stands before the numbers in /proc, shift none of them."""
+        name = Path("/proc/self/comm")
+        own = name.read_text()
+        name.write_text(") S 1 (99")
+        try:
+            end_a_unit()
+            monkeypatch.setattr(work, "_next_readings", 0.0)
+            end_a_unit()
+        finally:
+            name.write_text(own)
+
+        threads = psutil.Process().num_threads()
+        assert readings.values("process.threads") == [threads, threads]
+        (cpu,) = readings.values("process.cpu")
+        assert 0 <= cpu < 10_000
+
+    def test_without_proc(
+        self, readings: Agent, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Where there is no /proc the unit is sent as ever, what cannot be read is left out, and that is no error."""
+        monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+        end_a_unit()
+        monkeypatch.setattr(work, "_next_readings", 0.0)
+        end_a_unit()
+
+        assert readings.counts("process.") == {}
+        assert readings.values("introspect.overhead")
+
 
 def test_the_garbage_collector_is_left_alone(agent: Agent) -> None:
     """No callback of ours runs in a collection: it would swallow what a signal handler raises."""
@@ -106,6 +138,7 @@ class TestFork:
             helper.join()
 
         assert readings.values("process.threads") == [1]
+        assert readings.values("process.cpu") == []  # a difference to the parent's would be none
 
 
 def _child_reads() -> None:
