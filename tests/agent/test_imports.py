@@ -131,6 +131,27 @@ def test_imports_in_a_hook(hooked: Hooked) -> None:
     assert [module.__name__ for module in hooked.seen] == ["json.tool"]
 
 
+def test_circular_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that is imported while its own import is under way is hooked once, when it is whole."""
+    name = f"introspect_test_package_{next(COUNTER)}"
+    (tmp_path / name).mkdir()
+    for part, text in {
+        "__init__": f"from {name}.user import Thing",
+        "user": f"from {name} import leaf; Thing = leaf.Thing",
+        "leaf": f"import {name}.user_of_leaf\nclass Thing: pass",
+        "user_of_leaf": f"import {name}, {name}.leaf; from {name} import leaf; seen = set(vars(leaf))",
+    }.items():
+        (tmp_path / name / f"{part}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    seen: list[bool] = []
+    imports.when_imported(f"{name}.leaf", lambda module: seen.append(hasattr(module, "Thing")))
+    package = importlib.import_module(name)
+    monkeypatch.delitem(sys.modules, f"{name}.leaf")
+
+    assert "Thing" not in package.user_of_leaf.seen
+    assert seen == [True]
+
+
 def test_imports_in_threads(hooked: Hooked) -> None:
     """Threads that import at the same time neither deadlock nor run a hook twice."""
     hooked.write("import time; time.sleep(0.05)")

@@ -64,6 +64,9 @@ class Thing(Base):
 class Child(Thing):
     pass
 
+class Text(str):
+    in_c = str.upper
+
 class Callable:
     def __call__(self, a):
         return "called", a
@@ -119,6 +122,7 @@ TARGETS = (
     "instance",
     "partial",
     "builtin",
+    "Text.in_c",
 )
 
 
@@ -133,6 +137,7 @@ def call(module: ModuleType, target: str) -> Any:
         "instance": lambda: module.instance(1),
         "partial": lambda: module.partial(3),
         "builtin": lambda: module.builtin([1]),
+        "Text.in_c": lambda: module.Text("a").in_c(),
     }[target]()
 
 

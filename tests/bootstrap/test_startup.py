@@ -455,6 +455,25 @@ class TestImportSystem:
 
         assert told(self.FACTS, first=first) == told(self.FACTS, first=first, agent=False)
 
+    @pytest.mark.parametrize(
+        "target",
+        [
+            "django.core.handlers.wsgi:WSGIHandler.__call__",
+            "django.core.handlers.base:BaseHandler.get_response",
+            "django.core.handlers.exception:response_for_exception",
+            "django.core.management.base:BaseCommand.execute",
+            "django.template.base:Template.render",
+            "django.db.backends.utils:CursorWrapper.execute",
+            "django.core.cache.backends.locmem:LocMemCache.get",
+        ],
+    )
+    def test_first_module_of_all(self, target: str) -> None:
+        """A module that is the first of Django to be imported is hooked too: we start before, not in its midst."""
+        module = target.partition(":")[0]
+        expression = f"sys.modules['introspect.agent.patching'].status()[{target!r}]"
+
+        assert told(expression, first=f"import sys, {module}") == "applied"
+
     def test_zipped_module(self, tmp_path: Path) -> None:
         """The same holds for one in a zip file, which Django's autoreloader finds by its loader."""
         with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
