@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.helpers import rawhttp
+from tests.helpers.ports import LOOPBACK
 from tests.helpers.processes import introspect_run, script
 from tests.helpers.serve import Server, serve
 from tests.helpers.services import EtsyStatsd
@@ -51,6 +52,7 @@ VARIANTS = [
     ("uvicorn", ("--workers=2",)),
     ("uwsgi", ("--enable-threads",)),
     ("uwsgi", ("--max-requests=5",)),
+    ("uwsgi", ("--max-requests=5", "--skip-atexit")),
 ]
 
 # Path and headers; the same bytes come back each time.
@@ -240,6 +242,26 @@ def test_requests_of_one_connection_are_counted_one_by_one(
     assert statsd.count(f"{SERVICE}.request") == 2
     assert statsd.count(f"{SERVICE}.view.books_views_plain.GET") == 1
     assert statsd.count(f"{SERVICE}.view.books_views_greet.GET") == 1
+
+
+def test_uwsgi_without_threads_reaches_statsd_over_tcp(stocked_site: Site) -> None:
+    """Where threads run only while somebody waits, the one that connects does, and no request is lost."""
+    count = 20
+    with socket.create_server((LOOPBACK, 0)) as statsd:
+        statsd.settimeout(20)
+        env = stocked_site.environment(
+            INTROSPECT_STATSD=f"tcp://{LOOPBACK}:{statsd.getsockname()[1]}"
+        )
+        command = [*introspect_run(), *SERVERS["uwsgi"], "--processes=1"]
+        with serve(command, env, PROJECT) as server:
+            for _ in range(count):
+                assert rawhttp.get(f"{server.base_url}/plain/").status == 200
+            connection, _ = statsd.accept()
+            with connection:
+                connection.settimeout(20)
+                received = b""
+                while received.count(b"shop.request:") < count:
+                    received += connection.recv(65_536)
 
 
 def test_etsy_statsd_accepts_every_line(stocked_site: Site, etsy_statsd: EtsyStatsd) -> None:
