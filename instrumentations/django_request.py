@@ -283,15 +283,18 @@ def _is_nested(scope: Any, task: int | None = None) -> bool:
     """Tell whether this call is made by a handler that we are already inside of.
 
     A handler's subclass calls ``super().__call__``; some applications serve requests within
-    requests. The outermost counts. But where a client sends its next request ahead of the answer,
-    Uvicorn and Daphne start that one's task from within the first, whose context it inherits.
+    requests, from a view that runs in a task or a thread of its own. The outermost counts. But
+    where a client sends its next request ahead of the answer, Uvicorn and Daphne start that one's
+    task from within the first, whose context it inherits, once they have sent the first's answer.
     """
     current = work.current.get()
     if not isinstance(current, Request):
         return False
     if current.scope is scope:
         return True
-    return current.in_handler and (current.task is None or current.task == task)
+    if not current.in_handler:
+        return False
+    return current.task in (None, task) or current.first_byte is None
 
 
 def entered(args: Any, _kwargs: Any) -> Request | None:

@@ -586,6 +586,81 @@ class TestNested:
         assert VIEWS not in "".join(agent.counts("view."))
         assert agent.counts("exception.") == {}
 
+    # Not ASGI from within a synchronous view: the one thread that asgiref has for both is taken.
+    @pytest.mark.parametrize(
+        ("is_async", "inner"), [(True, "asgi"), (True, "wsgi"), (False, "wsgi")]
+    )
+    def test_a_view_that_calls_a_handler_under_asgi(
+        self,
+        inner: str,
+        is_async: bool,
+        django: Callable[..., None],
+        views: Any,
+        agent: Agent,
+    ) -> None:
+        """There a view runs in a task or a thread of its own; what it does behind such a call is still its own."""
+        from django.http import HttpResponse
+        from django.template import Context, Engine
+        from django.urls import path
+
+        template = Engine().from_string("x")
+        seen = []
+
+        def note() -> Any:
+            template.render(Context())
+            seen.append(work.correlation_id())
+            return HttpResponse("outer")
+
+        async def outer_async(request: Any) -> Any:
+            answer = await call_asgi(scope("/inner/")) if inner == "asgi" else fetch_wsgi("/inner/")
+            assert answer.body == b"plain"
+            return note()
+
+        def outer(request: Any) -> Any:
+            assert FETCH[inner]("/inner/").body == b"plain"
+            return note()
+
+        view = outer_async if is_async else outer
+        django(ROOT_URLCONF=urlconf(path("", view), path("inner/", views.plain)))
+
+        assert asyncio.run(call_asgi(scope(x_request_id="outer-0001"))).body == b"outer"
+        assert seen == ["outer-0001"]
+        assert agent.counts("request")["request"] == 1
+        assert agent.counts("request.template") == {"request.template": 1}
+        assert sum(agent.counts("view.").values()) == 1
+
+    def test_a_request_that_begins_within_the_sending_of_another(
+        self, django: Callable[..., None], views: Any, agent: Agent
+    ) -> None:
+        """Servers start the next request of a connection from within the last one's `send`: it is its own."""
+        from django.core.handlers.asgi import ASGIHandler
+        from django.urls import path
+
+        django(ROOT_URLCONF=urlconf(path("<name>/", views.plain)))
+        following: list[asyncio.Task[Answer]] = []
+
+        async def run() -> None:
+            messages = iter([{"type": "http.request", "body": b""}])
+
+            async def receive() -> dict[str, Any]:
+                for message in messages:
+                    return message
+                await asyncio.sleep(60)
+                raise AssertionError("the client stays")
+
+            async def send(message: dict[str, Any]) -> None:
+                if not message.get("more_body") and message["type"] == "http.response.body":
+                    following.append(asyncio.create_task(call_asgi(scope("/second/"))))
+                    await asyncio.sleep(0.1)
+
+            await ASGIHandler()(scope("/first/"), receive, send)
+            assert (await following[0]).body == b"plain"
+
+        asyncio.run(run())
+
+        assert agent.counts("request")["request"] == 2
+        assert agent.counts("view.") == {f"view.{VIEWS}plain.GET": 2}
+
     def test_the_test_client_is_left_alone(
         self, django: Callable[..., None], views: Any, agent: Agent
     ) -> None:
