@@ -339,15 +339,23 @@ def created(
         _answer_with_id(request, result[1])
 
 
+_ID_SET = "_introspect_correlation_id"
+"""The attribute of a response that says which ID we have set its header to."""
+
+
 def _answer_with_id(request: Request, response: Any) -> None:
     """Set the response header, unless the application has."""
     name = correlation.policy.header
     # Its dictionary by lower-case name: what the mapping itself does for a header that is not there
     # raises an exception inside and takes ten times as long.
     present = response.headers._store  # noqa: SLF001
-    if name is None or name.lower() in present:
+    if name is None:
         return
-    response.headers[name] = request.correlation_id
+    stored = present.get(name.lower())
+    if stored is not None and stored[1] != response.__dict__.get(_ID_SET):
+        return
+    # Some sites answer with one response object for ever: what it bears may be the last request's.
+    response.headers[name] = response.__dict__[_ID_SET] = request.correlation_id
     if "access-control-expose-headers" in present:
         _expose(name, response)
 

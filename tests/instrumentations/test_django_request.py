@@ -489,6 +489,26 @@ class TestEndOfARequest:
         forgotten.read()
         assert agent.counts("request")["request"] == 2
 
+    def test_a_response_that_is_used_again_bears_each_requests_own_id(
+        self, fetch: Callable[..., Answer], django: Callable[..., None], agent: Agent
+    ) -> None:
+        """Where a site answers with one response object for ever, nobody is shown another request's ID."""
+        from django.http import HttpResponse
+        from django.urls import path
+
+        response = HttpResponse("always the same")
+        own = HttpResponse("its own", headers={"X-Request-ID": "the-sites-own"})
+        django(
+            ROOT_URLCONF=urlconf(
+                path("", lambda request: response), path("own/", lambda request: own)
+            )
+        )
+        ids = [f"request-{number:04}" for number in range(3)]
+
+        assert [fetch("/", x_request_id=name).header("X-Request-ID") for name in ids] == ids
+        for name in ids:
+            assert fetch("/own/", x_request_id=name).header("X-Request-ID") == "the-sites-own"
+
     def test_closed_by_another_thread_while_this_one_serves_the_next(
         self, django: Callable[..., None], views: Any, agent: Agent
     ) -> None:
