@@ -14,7 +14,7 @@ from functools import partial
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any
 
-from introspect.agent import correlation, frames, work
+from introspect.agent import correlation, frames, guard, work
 from introspect.agent.metrics import COUNTER, OTHER, TIMER, Metric
 from introspect.agent.patching import timed
 from introspect.agent.work import milliseconds
@@ -153,6 +153,13 @@ class Request(work.Work):
         needs_match = "route" in parts or "view" in parts
         return not needs_match or getattr(self.django_request, "resolver_match", None) is not None
 
+    def response_closed(self) -> None:
+        """End, called by a response's ``close``, which passes over exceptions in silence."""
+        try:
+            self.end()
+        except Exception:
+            guard.swallow(self.end)
+
     def end(self) -> None:
         """Finish and report; called by whatever sees the end first, and again by the others."""
         if not self.finish():
@@ -231,7 +238,7 @@ def _end_on_close(request: Request, response: Any) -> None:
         return
     request.status = response.status_code
     request.first_byte = clock()
-    closers.append(request.end)
+    closers.append(request.response_closed)
 
 
 def asgi_called(args: Any, _kwargs: Any) -> Any:
@@ -321,7 +328,8 @@ def answered(
     request.status = result.status_code
     # First of all: whatever fails below, the unit must end.
     if "type" not in request.scope:  # WSGI: an ASGI scope has one, and ends in asgi_returned
-        result._resource_closers.append(request.end)  # noqa: SLF001  Django offers no other way
+        # Django offers no other way.
+        result._resource_closers.append(request.response_closed)  # noqa: SLF001
     request.name = view_name(args[1])
     _answer_with_id(request, result)
     if work.detail_wanted:

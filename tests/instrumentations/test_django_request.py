@@ -534,6 +534,27 @@ class TestEndOfARequest:
         assert agent.counts("view.") == {f"view.{VIEWS}plain.GET": 20}
         assert agent.counts("request")["request"] == 20
 
+    def test_an_end_that_fails_is_counted(
+        self,
+        fetch: Callable[..., Answer],
+        django: Callable[..., None],
+        views: Any,
+        agent: Agent,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """An exception at the end of a request reaches nobody, and is counted like any other of ours."""
+        from django.urls import path
+
+        def fails(*_args: Any) -> None:
+            raise RuntimeError("of ours")
+
+        django(ROOT_URLCONF=urlconf(path("", views.plain)))
+        monkeypatch.setattr(django_request.Request, "settle", fails)
+
+        assert fetch("/").body == b"plain"
+        assert agent.errors() == 1
+        agent.errors_expected = True
+
     def test_nothing_of_the_request_is_kept(
         self, fetch: Callable[..., Answer], django: Callable[..., None], agent: Agent
     ) -> None:
