@@ -382,7 +382,8 @@ def _note_detail(request: Request, django_request: Any, response: Any) -> None:
     match = getattr(django_request, "resolver_match", None)
     if match is not None:
         request.route = match.route or "/"  # the root's route is an empty string
-    if not response.streaming:
+    # A stream is the server's to read; what is not rendered, or no HttpResponse, has no content.
+    if getattr(response, "streaming", None) is False and getattr(response, "is_rendered", True):
         request.response_bytes = len(response.content)
     # Only what the application has loaded itself: `request.user` would query, and add a
     # `Vary: Cookie` to the response.

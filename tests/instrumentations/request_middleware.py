@@ -63,3 +63,25 @@ def other_urlconf(get_response: Any) -> Any:
         return get_response(request)
 
     return middleware
+
+
+def unrendered(get_response: Any) -> Any:
+    """Answer with a template that nobody has rendered, as a middleware may by mistake."""
+
+    def middleware(request: Any) -> Any:
+        from django.template.response import TemplateResponse
+
+        return TemplateResponse(request, "nowhere.html")
+
+    return middleware
+
+
+def bare(get_response: Any) -> Any:
+    """Answer with the least that Django calls a response."""
+
+    def middleware(request: Any) -> Any:
+        from django.http.response import HttpResponseBase
+
+        return HttpResponseBase()
+
+    return middleware

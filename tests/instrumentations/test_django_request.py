@@ -15,6 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from wsgiref.util import FileWrapper
 
@@ -47,6 +48,24 @@ SESSIONS = {
         "django.contrib.auth.middleware.AuthenticationMiddleware",
     ],
 }
+
+
+# Whatever looks at requests, responses and users, on.
+EVERYTHING = {
+    "DETAIL": "all",
+    "SQL_COMMENT": "path,route,view,id,caller",
+    "SUPERUSER_ERRORS": "1",
+}
+
+
+@pytest.fixture(params=["defaults", "everything"])
+def any_agent(
+    request: pytest.FixtureRequest, start_agent: Callable[..., Agent], tmp_path: Path
+) -> Agent:
+    """The agent with its default settings, and with all that it can be asked for."""
+    if request.param == "defaults":
+        return start_agent()
+    return start_agent(LOG=f"file://{tmp_path}/log", **EVERYTHING)
 
 
 @pytest.fixture(params=FETCH)
@@ -533,6 +552,44 @@ class TestEndOfARequest:
 
         assert agent.counts("view.") == {f"view.{VIEWS}plain.GET": 20}
         assert agent.counts("request")["request"] == 20
+
+    def test_a_stream_is_left_to_the_server(
+        self, django: Callable[..., None], any_agent: Agent
+    ) -> None:
+        """Nobody takes a part of a streamed body before the server does."""
+        from django.http import StreamingHttpResponse
+        from django.urls import path
+
+        taken = []
+
+        def parts() -> Iterator[str]:
+            for number in range(3):
+                taken.append(number)
+                yield f"{number}"
+
+        django(ROOT_URLCONF=urlconf(path("", lambda request: StreamingHttpResponse(parts()))))
+
+        call = WsgiCall(environ())
+
+        assert taken == []
+        assert call.read().body == b"012"
+
+    @pytest.mark.parametrize("kind", ["unrendered", "bare"])
+    def test_a_response_without_content(
+        self, kind: str, django: Callable[..., None], any_agent: Agent
+    ) -> None:
+        """What has no content to measure, or none yet, is told without its size, and no error is made of it."""
+        from django.urls import path
+
+        django(
+            ROOT_URLCONF=urlconf(path("", lambda request: None)),
+            MIDDLEWARE=[f"{middleware.__name__}.{kind}"],
+        )
+
+        call = WsgiCall(environ())
+        call.result.close()
+
+        assert any_agent.counts("request")["request"] == 1
 
     def test_an_end_that_fails_is_counted(
         self,
