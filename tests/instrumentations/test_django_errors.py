@@ -38,6 +38,25 @@ def boom(request: HttpRequest) -> HttpResponse:
     raise ValueError(f"no such value ({len(private)})")
 
 
+async def boom_async(request: HttpRequest) -> HttpResponse:
+    """Fail in the event loop, where the database must not be asked."""
+    raise ValueError("no such value")
+
+
+class Stubborn:
+    """An object whose text nobody can ask for."""
+
+    def __repr__(self) -> str:
+        """Fail."""
+        raise LookupError("in __repr__")
+
+
+def stubborn_locals(request: HttpRequest) -> HttpResponse:
+    """Fail with such an object in a local variable, which the technical page shows."""
+    thing = Stubborn()
+    raise ValueError(f"{type(thing).__name__}")
+
+
 def boom_after_user(request: HttpRequest) -> HttpResponse:
     """Fail after having looked at the user."""
     raise ValueError(f"asked by {request.user.is_authenticated}")
@@ -99,6 +118,8 @@ class BrokenReporter(ExceptionReporter):
 
 PATTERNS = [
     path("boom/", boom),
+    path("boom-async/", boom_async),
+    path("stubborn/", stubborn_locals),
     path("boom-after-user/", boom_after_user),
     path("fine/", fine),
     path("database/", database_error),
@@ -237,6 +258,32 @@ def test_a_superuser_sees_the_technical_page(
     assert "user 1 " in shown.getMessage()
     assert answer.header("X-Request-ID") in shown.getMessage()
     assert shown.correlation_id == answer.header("X-Request-ID")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("url", ["/boom-async/", "/lazy/", "/stubborn/"])
+def test_whatever_fails_has_a_page(start_agent: Start, site: Site, fetch: Fetch, url: str) -> None:
+    """Views in the event loop, queries and objects without a text among the variables: all are shown."""
+    start_agent(SUPERUSER_ERRORS="1")
+
+    answer = get(fetch, url, site.cookies["root"])
+
+    assert answer.status == 500
+    assert f"<title>ValueError at {url}</title>" in text_of(answer)
+
+
+def test_under_debug_everybody_sees_the_page_that_django_makes(
+    start_agent: Start, site: Site, fetch: Fetch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With DEBUG on the page is Django's own for a superuser, too: no header and no log line of ours."""
+    site.change(DEBUG=True)
+    start_agent(SUPERUSER_ERRORS="1")
+
+    with caplog.at_level(logging.WARNING, "introspect.errors"):
+        answer = get(fetch, "/boom/", site.cookies["root"])
+
+    assert TITLE in text_of(answer)
+    assert answer.header("Cache-Control") is None
+    assert not [record for record in caplog.records if record.name == "introspect.errors"]
 
 
 def test_secrets_are_masked(start_agent: Start, site: Site, fetch: Fetch) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import gc
 import inspect
 import io
+import json
 import logging
 import re
 import sys
@@ -48,7 +50,6 @@ SESSIONS = {
         "django.contrib.auth.middleware.AuthenticationMiddleware",
     ],
 }
-
 
 # Whatever looks at requests, responses and users, on.
 EVERYTHING = {
@@ -114,6 +115,7 @@ def routes(views: Any) -> list[Any]:
         path("method/", views.Nameless().method),
         path("misleading/", views.Misleading()),
         path("decorated/", views.decorated),
+        path("decorated-class/", views.shout(views.Page.as_view())),
         path("lambda/", lambda request: views.plain(request)),  # noqa: PLW0108  a lambda is the point
         path("admin/", admin.site.urls),
         path("api/", Api.as_view()),
@@ -135,6 +137,7 @@ NAMES = {
     "/method/": f"{VIEWS}Nameless_method",
     "/misleading/": f"{VIEWS}Misleading",
     "/decorated/": f"{VIEWS}decorated",
+    "/decorated-class/": f"{VIEWS}Page",
     "/lambda/": f"{HERE}_lambda_",
     "/admin/auth/group/": "django_contrib_auth_admin_GroupAdmin_changelist_view",
     "/admin/": "django_contrib_admin_sites_AdminSite_index",
@@ -181,6 +184,33 @@ class TestNames:
         assert answer.status == 404
         assert agent.counts("view.") == {"view.unresolved.GET": 1}
         assert agent.counts("exception.") == {"exception.Resolver404.unresolved": 1}
+
+    def test_the_route_of_the_root_is_a_slash(
+        self,
+        fetch: Callable[..., Answer],
+        django: Callable[..., None],
+        start_agent: Callable[..., Agent],
+        tmp_path: Path,
+    ) -> None:
+        """The route that Django writes as an empty string is `/`, in SQL comments and in the log."""
+        from django.http import HttpResponse
+        from django.urls import path
+
+        start_agent(LOG=f"file://{tmp_path}/log")
+        said = []
+
+        def root(request: Any) -> Any:
+            unit = work.active()
+            assert unit is not None
+            said.append(unit.comment_parts(("route",)))
+            return HttpResponse("x")
+
+        django(ROOT_URLCONF=urlconf(path("", root)))
+        fetch("/")
+        lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+
+        assert said == [["/"]]
+        assert [line["route"] for line in lines if line.get("kind") == "request"] == ["/"]
 
     def test_a_language_prefix_is_no_part_of_the_name(
         self, fetch: Callable[..., Answer], django: Callable[..., None], views: Any, agent: Agent
@@ -553,6 +583,25 @@ class TestEndOfARequest:
         assert agent.counts("view.") == {f"view.{VIEWS}plain.GET": 20}
         assert agent.counts("request")["request"] == 20
 
+    def test_closed_in_another_context_than_it_began_in(
+        self, django: Callable[..., None], views: Any, agent: Agent
+    ) -> None:
+        """A server may close from anywhere: no token of a context is involved, and ours stays as it is."""
+        from django.urls import path
+
+        django(ROOT_URLCONF=urlconf(path("", views.plain)))
+        began = contextvars.copy_context()
+
+        call = began.run(WsgiCall, environ())
+        unit = began[work.current]
+        assert isinstance(unit, django_request.Request)
+        contextvars.copy_context().run(unit.end)
+        call.read()
+
+        assert agent.counts("request")["request"] == 1
+        assert began[work.current] is unit
+        assert work.current.get() is None
+
     def test_a_stream_is_left_to_the_server(
         self, django: Callable[..., None], any_agent: Agent
     ) -> None:
@@ -591,6 +640,37 @@ class TestEndOfARequest:
 
         assert any_agent.counts("request")["request"] == 1
 
+    def test_its_signals_and_its_end(
+        self, fetch: Callable[..., Answer], django: Callable[..., None], agent: Agent
+    ) -> None:
+        """Django's signals come once each, and whoever receives them is within the request's context."""
+        from django.core.signals import request_finished, request_started
+        from django.http import HttpResponse
+        from django.urls import path
+
+        seen = []
+
+        def started(**_details: Any) -> None:
+            seen.append(("started", work.correlation_id()))
+
+        def finished(**_details: Any) -> None:
+            seen.append(("finished", work.correlation_id()))
+
+        def view(request: Any) -> Any:
+            seen.append(("view", work.correlation_id()))
+            return HttpResponse("x")
+
+        django(ROOT_URLCONF=urlconf(path("", view)))
+        request_started.connect(started)
+        request_finished.connect(finished)
+        try:
+            fetch("/", x_request_id="signals-0001")
+        finally:
+            request_started.disconnect(started)
+            request_finished.disconnect(finished)
+
+        assert seen == [(name, "signals-0001") for name in ("started", "view", "finished")]
+
     def test_an_end_that_fails_is_counted(
         self,
         fetch: Callable[..., Answer],
@@ -613,7 +693,7 @@ class TestEndOfARequest:
         agent.errors_expected = True
 
     def test_nothing_of_the_request_is_kept(
-        self, fetch: Callable[..., Answer], django: Callable[..., None], agent: Agent
+        self, fetch: Callable[..., Answer], django: Callable[..., None], any_agent: Agent
     ) -> None:
         """Once it is over, the request object, its environment and its response can be collected."""
         from django.http import HttpResponse
@@ -802,6 +882,11 @@ class TestNested:
 class TestUntouched:
     """What the application sees is what it saw without the agent."""
 
+    @pytest.fixture
+    def agent(self, any_agent: Agent) -> Agent:
+        """The agent, also with all that looks at a request switched on."""
+        return any_agent
+
     def test_a_host_that_is_not_allowed_is_not_looked_at(
         self, fetch: Callable[..., Answer], django: Callable[..., None], views: Any, agent: Agent
     ) -> None:
@@ -867,6 +952,25 @@ class TestUntouched:
 
         assert WsgiCall(environ("/", "POST", **sent)).read().body == b"abc|def"
 
+    def test_a_body_that_the_view_leaves_is_left(
+        self, fetch: Callable[..., Answer], django: Callable[..., None], agent: Agent
+    ) -> None:
+        """Nobody reads or parses a form, before the view, behind it, or when it fails."""
+        from django.urls import path
+
+        seen = []
+
+        def view(request: Any) -> Any:
+            seen.append(request)
+            raise ValueError("with a form at hand")
+
+        django(ROOT_URLCONF=urlconf(path("", view)), **SESSIONS)
+
+        fetch("/", "POST", content_type="application/x-www-form-urlencoded", cookie="sessionid=x")
+
+        assert not seen[0]._read_started
+        assert {"_post", "_files", "_body"}.isdisjoint(vars(seen[0]))
+
     def test_views_and_matches_stay_what_they_are(
         self, django: Callable[..., None], views: Any, start_agent: Callable[..., Agent]
     ) -> None:
@@ -884,21 +988,27 @@ class TestUntouched:
         assert (repr(resolve("/x/")), dict(vars(views.Page)), vars(views.plain)) == before
         assert vars(resolve("/c/").func)["view_class"] is views.Page
 
+    @pytest.mark.parametrize("kind", FETCH)
     def test_no_middleware_and_no_application_is_added(
-        self, django: Callable[..., None], start_agent: Callable[..., Agent]
+        self, kind: str, django: Callable[..., None], start_agent: Callable[..., Agent]
     ) -> None:
         """Settings stay as they are, and so does what the handler makes of the middleware."""
         from django.apps import apps
         from django.conf import settings
+        from django.core.handlers.asgi import ASGIHandler
         from django.core.handlers.wsgi import WSGIHandler
+        from django.utils.deprecation import MiddlewareMixin
 
+        make_handler: Any = {"wsgi": WSGIHandler, "asgi": ASGIHandler}[kind]
         django(ROOT_URLCONF=urlconf(), **SESSIONS)
 
-        def chain() -> list[str]:
-            handler = WSGIHandler()
+        def chain() -> list[Any]:
+            handler = make_handler()
             found, link = [], handler._middleware_chain
             while link is not None:
                 found.append(f"{type(link).__module__}.{type(link).__qualname__}")
+                if type(link).__module__.startswith("django.contrib"):
+                    found += [dict(vars(type(link))), dict(vars(MiddlewareMixin))]
                 link = getattr(link, "__wrapped__", None) or getattr(link, "get_response", None)
             return found
 
@@ -1038,7 +1148,7 @@ class TestAsgi:
     def test_a_server_that_cancels_while_a_sync_view_runs(
         self, django: Callable[..., None], agent: Agent
     ) -> None:
-        """The cancellation reaches the server as soon as Django lets it, and is counted as aborted."""
+        """The cancellation reaches the server as soon as Django lets it, and the request is counted once."""
         from django.http import HttpResponse
         from django.urls import path
 
@@ -1063,8 +1173,10 @@ class TestAsgi:
         asyncio.run(run())
         gc.collect()
 
-        counted = agent.counts("request")
+        counted = agent.counts("re")
         assert counted["request"] == 1
+        # Which of the two depends on whether asgiref waits for the view's thread in the loop.
+        assert counted.get("request.aborted", 0) + counted.get("response.200", 0) == 1
         assert agent.counts("exception.") == {}
 
     def test_a_client_that_goes_away_before_the_body_is_there(
