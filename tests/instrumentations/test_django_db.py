@@ -307,6 +307,19 @@ class TestStatements:
 class TestUntouched:
     """What the application and the driver see is what they saw without the agent."""
 
+    @pytest.fixture(params=["defaults", "everything"])
+    def start_agent(
+        self,
+        request: pytest.FixtureRequest,
+        start_agent: Callable[..., Agent],
+        tmp_path: Path,
+    ) -> Callable[..., Agent]:
+        """Start the agent, also with all that looks at a statement switched on."""
+        if request.param == "defaults":
+            return start_agent
+        everything = {"DETAIL": "all", "SQL_COMMENT": "path,route,view,id,caller"}
+        return lambda: start_agent(LOG=f"file://{tmp_path}/log", **everything)
+
     def test_the_drivers_cursor_is_the_drivers(
         self, store: Any, start_agent: Callable[..., Agent]
     ) -> None:

@@ -246,8 +246,7 @@ def test_percent_signs_and_parameters(start_agent: Start, server: Server) -> Non
     assert server.run("SELECT '100%'") == ("100%",)
     assert server.run("SELECT %s", ["50%"]) == ("50%",)
     assert server.run("SELECT '100%%' , %s", [1]) == ("100%", 1)
-    if server.name != "sqlite":
-        assert server.run("SELECT %(a)s", {"a": 7}) == (7,)
+    assert server.run("SELECT %(a)s", {"a": 7}) == (7,)
 
 
 def test_empty_statements(start_agent: Start, postgres: PostgreSQL) -> None:
@@ -453,6 +452,52 @@ def test_prepared_statements_are_found_again(start_agent: Start, postgresql: Dat
         server.connection.close()
 
 
+class AskAround:
+    """Middleware that asks the database before and behind the view, for the test below."""
+
+    connection: Any = None
+
+    def __init__(self, get_response: Any) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: Any) -> Any:
+        """Ask, answer, ask."""
+        self.connection.cursor().execute("SELECT 'before'")
+        response = self.get_response(request)
+        self.connection.cursor().execute("SELECT 'behind'")
+        return response
+
+
+def test_route_and_view_once_they_are_known(
+    start_agent: Start, django: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statements ahead of the URL's resolution say nothing of it, those from then on do."""
+    from django.http import HttpResponse
+    from django.urls import path
+
+    from tests.instrumentations.handlers import fetch_wsgi, urlconf
+
+    server = SQLite("sqlite", wrapper("sqlite3", NAME=":memory:"))
+    monkeypatch.setattr(AskAround, "connection", server.connection)
+
+    def view(request: Any, number: int) -> Any:
+        server.run("SELECT 'view'")
+        return HttpResponse("x")
+
+    django(
+        ROOT_URLCONF=urlconf(path("books/<int:number>/", view)),
+        MIDDLEWARE=[f"{__name__}.AskAround"],
+    )
+    start_agent(SQL_COMMENT="route,view")
+    with server.seen() as seen:
+        assert fetch_wsgi("/books/7/").status == 200
+    server.connection.close()
+
+    own = f"{__name__}.{view.__qualname__}".replace("<", "_").replace(">", "_")
+    said = f"/* books/_int:number_/ {own} */"
+    assert seen == ["SELECT 'before'", f"{said} SELECT 'view'", f"{said} SELECT 'behind'"]
+
+
 def test_by_alias(start_agent: Start, postgresql: Database, django: object) -> None:
     """Each alias has the parts that the setting gives it, or none."""
     start_agent(SQL_COMMENT="default=path,id;replica=off")
@@ -466,6 +511,27 @@ def test_by_alias(start_agent: Start, postgresql: Database, django: object) -> N
             assert last(seen) == expected
         finally:
             server.connection.close()
+
+
+class Oracle(SQLite):
+    """Django's connection to SQLite that says it is one to Oracle, which is not to be had here."""
+
+    def __init__(self) -> None:
+        super().__init__("oracle", wrapper("sqlite3", NAME=":memory:"))
+        self.connection.vendor = "oracle"
+
+
+def test_oracle(start_agent: Start, django: object) -> None:
+    """Django strips a slash from the end of a statement for Oracle, which caches plans by the text."""
+    start_agent(SQL_COMMENT="path,id,route", SQL_COMMENT_POSITION="suffix")
+    enter()
+    server = Oracle()
+    try:
+        with server.seen() as seen:
+            server.run("SELECT 1")
+        assert last(seen) == "/* books/_int:pk_/ */ SELECT 1"
+    finally:
+        server.connection.close()
 
 
 def test_caller(start_agent: Start, server: Server) -> None:
