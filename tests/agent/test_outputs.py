@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -393,6 +393,27 @@ def test_tcp_reconnects() -> None:
         wait_until(lambda: second.lines == [b'{"n":2}\n'])
 
     assert out.dropped == 0
+
+
+def test_a_delivery_that_fails_in_any_way_is_tried_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whatever delivering raises, the thread goes on, says so, and no line is lost or doubled."""
+    errors: list[Exception] = [RuntimeError("nobody foresaw this"), ValueError("nor this")]
+    delivered: list[bytes] = []
+
+    def deliver(lines: Sequence[bytes]) -> None:
+        if errors:
+            raise errors.pop(0)
+        delivered.extend(lines)
+
+    shipper = outputs.Shipper(settings.Output("tcp", LOOPBACK, 1), deliver)  # type: ignore[arg-type]
+    for number in range(3):
+        assert shipper.write(b"%d\n" % number)
+    wait_until(lambda: len(delivered) == 3)
+
+    assert delivered == [b"0\n", b"1\n", b"2\n"]
+    assert "RuntimeError: nobody foresaw this" in capsys.readouterr().err
 
 
 def test_a_full_queue_drops_and_counts(

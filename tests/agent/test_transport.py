@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,6 +185,20 @@ class TestHostNames:
         """Where the name server answers at once, the first datagram is not lost."""
         names["stats.test"] = LOOPBACK
         with opened(f"udp://stats.test:{statsd.port}") as way:
+            assert way.send(b"a.b:1|c")
+        statsd.wait_for_count("a.b", 1)
+
+    def test_ipv4_goes_first(self, statsd: StatsdListener, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of a name that has addresses of both kinds, the one is taken that daemons listen on."""
+        real = socket.getaddrinfo
+
+        def getaddrinfo(host: str, *args: Any, **kwargs: Any) -> Any:
+            if host != "both.test":
+                return real(host, *args, **kwargs)
+            return [*real("::1", *args, **kwargs), *real(LOOPBACK, *args, **kwargs)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        with opened(f"udp://both.test:{statsd.port}") as way:
             assert way.send(b"a.b:1|c")
         statsd.wait_for_count("a.b", 1)
 

@@ -194,12 +194,15 @@ class TestProcessBuffer:
         series = declare("thing").of()
         with work.process().lock:
             work.record(series, 1.0, 2.0, None)
+            began = work.clock()
             work.process().flush()
+            waited = work.clock() - began
         work.process().flush()
         sending.wait_for_count("django.thing", 1)
         sending.settle()
 
         assert sending.count("django.thing") == 1
+        assert waited < 1
 
     def test_errors_are_counted(self, unit: Work, sending: StatsdListener) -> None:
         """A swallowed exception is counted for the process, whatever unit it happened in."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import subprocess
 import sys
@@ -312,6 +313,26 @@ def test_eager_outside_any_unit(agent: Agent, app: celery.Celery) -> None:
     assert len(twice.delay().get()) == 36
     assert work.current.get() is None
     assert agent.counts("task") == {"task.here_twice": 2}
+
+
+def test_nothing_is_kept_of_tasks_that_are_over(agent: Agent, app: celery.Celery) -> None:
+    """However many tasks have run, the memory is that of the first ones: nothing is kept by their IDs."""
+
+    @app.task(name="here.nothing")
+    def nothing() -> None:
+        return None
+
+    def run(times: int) -> int:
+        for _ in range(times):
+            nothing.delay()
+        agent.listener.settle()
+        agent.listener.clear()
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    before = run(200)
+
+    assert run(1000) - before < 500
 
 
 @pytest.mark.parametrize("throws", [False, True])
