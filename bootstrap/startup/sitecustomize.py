@@ -41,7 +41,9 @@ def leave_the_path():
 
 
 def is_ours(entry):
-    return bool(entry) and os.path.realpath(entry) == os.path.realpath(HERE)
+    # A relative one, such as editable installations leave, may be resolved against a working
+    # directory that is gone, which raises; and PYTHONPATH has us by an absolute one.
+    return os.path.isabs(entry) and os.path.realpath(entry) == os.path.realpath(HERE)
 
 
 def run_own_sitecustomize():
@@ -151,9 +153,9 @@ def interpreter():
 
 
 def main():
-    leave_the_path()
-    run_own_sitecustomize()
     try:
+        leave_the_path()
+        run_own_sitecustomize()
         if is_wanted():
             sys.meta_path.insert(0, DjangoFinder())
     except Exception as error:

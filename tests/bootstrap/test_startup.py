@@ -242,6 +242,22 @@ class TestNothingOfOursGetsOut:
         assert done.stderr.count(b"\n") == 1
         assert b"the agent could not be started, the program runs without it" in done.stderr
 
+    def test_working_directory_that_is_gone(self, tmp_path: Path, other_python: Path) -> None:
+        """Where a relative path on sys.path leads nowhere any more, nothing is raised, and theirs runs."""
+        # Editable installations put such an entry there, which is no path at all.
+        (packages,) = other_python.parents[1].glob("lib/python*/site-packages")
+        entry = packages / "relative.pth"
+        entry.write_text("import sys; sys.path.append('a.relative.entry')\n")
+        own_sitecustomize(tmp_path, "print('own')")
+        script = 'mkdir "$1" && cd "$1" && rmdir "$1" && PYTHONPATH="$PYTHONPATH:$2" exec "$0" -c "print(1)"'
+        try:
+            done = launched("sh", "-c", script, other_python, tmp_path / "gone", tmp_path)
+        finally:
+            entry.unlink()
+
+        assert done.stdout == b"own\n1\n"
+        assert b"Error in sitecustomize" not in done.stderr
+
     def test_package_of_our_name(self, tmp_path: Path) -> None:
         """An application that has a package called `introspect` keeps it; we say that it is in the way."""
         (tmp_path / "introspect").mkdir()
