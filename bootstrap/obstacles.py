@@ -12,26 +12,56 @@ _FLAGS_BEFORE_THE_PROGRAM = "cm"
 _PYTHON = re.compile(r"(python|pypy)[0-9.]*")
 
 # Programs that start another with an environment of their own making.
-_CLEANERS = {
-    "sudo": "sudo drops PYTHONPATH: put introspect-run behind it, `sudo … introspect-run COMMAND`",
-    "su": "su starts a new environment: put introspect-run into the command that su runs",
-    "doas": "doas drops PYTHONPATH: put introspect-run behind it",
-}
+_CLEANERS = frozenset(
+    {"doas", "docker", "docker-compose", "kubectl", "pkexec", "podman", "ssh", "sudo"}
+    | {"systemd-run"}
+)
+# They do so if asked for a login shell.
+_LOGINS = frozenset({"runuser", "su"})
+
+# Programs that start another with the environment that they have: the first of their words that is
+# a program is it.
+_STARTERS = frozenset(
+    {"chpst", "chroot", "chrt", "dumb-init", "env", "flock", "gosu", "ionice", "nice", "nohup"}
+    | {"numactl", "prlimit", "runuser", "setpriv", "setsid", "stdbuf", "strace", "su-exec"}
+    | {"taskset", "time", "timeout", "tini"}
+)
 
 
 def found_in(program: str, command: list[str]) -> list[str]:
     """Return a sentence for each obstacle in *command*, whose file is *program*."""
-    name = os.path.basename(program)
-    obstacles = []
+    name, arguments = os.path.basename(program), command[1:]
     if _PYTHON.fullmatch(name):
-        obstacles.extend(_flags(command[1:], f"`{name}`"))
-    elif name == "env" and _clears_environment(command[1:]):
-        obstacles.append("`env -i` drops PYTHONPATH: put introspect-run behind it")
-    elif name in _CLEANERS:
-        obstacles.append(_CLEANERS[name])
-    else:
-        obstacles.extend(_shebang(program))
-    return obstacles
+        return _flags(arguments, f"`{name}`")
+    if name in _CLEANERS:
+        return [_dropped_by(name)]
+    if name in _LOGINS and not {"-", "-l", "--login"}.isdisjoint(arguments):
+        return [_dropped_by(f"{name} -")]
+    if name == "env" and (cleared := _cleared_by_env(arguments)):
+        return [_dropped_by(cleared)]
+    if name in _STARTERS:
+        return _behind(arguments)
+    return _shebang(program)
+
+
+def _dropped_by(words: str) -> str:
+    return (
+        f"`{words}` does not hand PYTHONPATH on: put introspect-run behind it, in front of the "
+        "command that it starts"
+    )
+
+
+def _behind(words: list[str]) -> list[str]:
+    """Return the obstacles in the command that is started with the end of *words*."""
+    from introspect.bootstrap.run import find_program
+
+    for index, word in enumerate(words):
+        if word.startswith("-") or "=" in word:
+            continue
+        program = find_program(word, os.environ.get("PATH", os.defpath))
+        if program is not None and os.path.isfile(program):
+            return found_in(program, words[index:])
+    return []
 
 
 def _flags(arguments: list[str], where: str) -> list[str]:
@@ -64,13 +94,21 @@ def _obstructive_flag(arguments: list[str]) -> str | None:
     return None
 
 
-def _clears_environment(arguments: list[str]) -> bool:
-    for word in arguments:
+def _cleared_by_env(arguments: list[str]) -> str | None:
+    """Return what in the arguments of ``env`` takes PYTHONPATH away from its command."""
+    words = iter(arguments)
+    for word in words:
         if word in ("-", "-i", "--ignore-environment"):
-            return True
+            return "env -i"
+        if word.startswith("PYTHONPATH="):
+            return "env PYTHONPATH=…"
+        if word in ("-uPYTHONPATH", "--unset=PYTHONPATH"):
+            return "env -u PYTHONPATH"
+        if word in ("-u", "--unset") and next(words, None) == "PYTHONPATH":
+            return "env -u PYTHONPATH"
         if not word.startswith("-") and "=" not in word:
-            return False
-    return False
+            return None
+    return None
 
 
 def _shebang(program: str) -> list[str]:

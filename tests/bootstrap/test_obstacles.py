@@ -89,29 +89,70 @@ def test_shebang(tmp_path: Path, first_line: str, flag: str | None) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["env", "-i", "python"], True),
-        (["env", "-", "python"], True),
-        (["env", "A=1", "-i", "python"], True),
-        (["env", "-v", "--ignore-environment", "python"], True),
-        (["env", "A=1", "python"], False),
-        (["env", "A=1", "grep", "-i", "x"], False),
-        (["env"], False),
+        (["env", "-i", "python"], "`env -i`"),
+        (["env", "-", "python"], "`env -i`"),
+        (["env", "A=1", "-i", "python"], "`env -i`"),
+        (["env", "-v", "--ignore-environment", "python"], "`env -i`"),
+        (["env", "-u", "PYTHONPATH", "python"], "`env -u PYTHONPATH`"),
+        (["env", "--unset=PYTHONPATH", "python"], "`env -u PYTHONPATH`"),
+        (["env", "A=1", "PYTHONPATH=/srv", "python"], "`env PYTHONPATH=…`"),
+        (["env", "-u", "HOME", "A=1", "python"], None),
+        (["env", "A=1", "grep", "-i", "x"], None),
+        (["env", "grep", "PYTHONPATH=x"], None),
+        (["env"], None),
     ],
 )
-def test_env(words: list[str], said: bool) -> None:
-    """`env -i` is named, an -i of the command behind it is not."""
+def test_env(words: list[str], said: str | None) -> None:
+    """An `env` that takes PYTHONPATH away is named; the words of the command behind it are not its own."""
     found = obstacles.found_in("/usr/bin/env", words)
 
-    assert len(found) == said
-    assert all("`env -i` drops PYTHONPATH" in sentence for sentence in found)
+    assert len(found) == (said is not None)
+    assert all(f"{said} does not hand PYTHONPATH on" in sentence for sentence in found)
 
 
-@pytest.mark.parametrize("name", ["sudo", "su", "doas"])
-def test_programs_that_clear_the_environment(name: str) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sudo", "gunicorn"],
+        ["doas", "gunicorn"],
+        ["docker", "run", "image", "gunicorn"],
+        ["ssh", "web1", "gunicorn"],
+        ["su", "-", "www", "-c", "gunicorn"],
+        ["runuser", "-l", "www", "-c", "gunicorn"],
+    ],
+)
+def test_programs_that_clear_the_environment(words: list[str]) -> None:
     """A program that drops the environment is named, and where introspect-run belongs instead."""
-    (sentence,) = obstacles.found_in(f"/usr/bin/{name}", [name, "gunicorn"])
+    (sentence,) = obstacles.found_in(f"/usr/bin/{words[0]}", words)
 
-    assert "introspect-run" in sentence
+    assert sentence.startswith(f"`{words[0]}")
+    assert "put introspect-run behind it" in sentence
+
+
+@pytest.mark.parametrize("words", [["su", "www", "-c", "gunicorn"], ["runuser", "-u", "www", "id"]])
+def test_another_user_without_a_login(words: list[str]) -> None:
+    """`su` without a login shell hands the environment on, and is no obstacle."""
+    assert obstacles.found_in(f"/usr/bin/{words[0]}", words) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (["env", "A=1", sys.executable, "-E", "x.py"], "E"),
+        (["nice", "-n", "5", sys.executable, "-I", "x.py"], "I"),
+        (["timeout", "-s", "KILL", "30", "nohup", sys.executable, "-S", "x.py"], "S"),
+        (["nice", "-n", "5", sys.executable, "x.py", "-E"], None),
+        (["nice", "-n", "5", "grep", "-E", "x"], None),
+        (["timeout", "30", "no-such-command", "-E"], None),
+        (["nohup"], None),
+    ],
+)
+def test_behind_a_program_that_starts_another(words: list[str], flag: str | None) -> None:
+    """What `nice`, `timeout` and their like start is looked at, too."""
+    found = obstacles.found_in(f"/usr/bin/{words[0]}", words)
+
+    assert len(found) == (flag is not None)
+    assert all(f"has the flag -{flag}," in sentence for sentence in found)
 
 
 def test_zipped_application(tmp_path: Path) -> None:
