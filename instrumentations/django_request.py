@@ -322,7 +322,10 @@ def answered(
     _error: Any,
 ) -> None:
     """Note view, status and time of Django's answer; runs behind all middleware."""
-    if request is None or request.finished or result is None or request.first_byte is not None:
+    if request is None or request.finished or request.first_byte is not None:
+        return
+    if result is None:  # an exception gets out, as when a server ends a view that takes too long
+        request.name = view_name(args[1])
         return
     request.first_byte = ended
     request.status = result.status_code

@@ -377,6 +377,7 @@ class TestExceptions:
 
         assert agent.counts("exception.") == {f"exception.ValueError.{VIEWS}failing": 1}
         assert agent.counts("request") == {"request": 1}
+        assert agent.counts("view.") == {f"view.{VIEWS}failing.GET": 1}
         assert agent.counts("response.") == {"response.500": 1}
 
     @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
@@ -389,11 +390,13 @@ class TestExceptions:
         def stopping(request: Any) -> Any:
             raise error
 
+        stopping.__module__, stopping.__qualname__ = "site.views", "stopping"
         django(ROOT_URLCONF=urlconf(path("", stopping)))
 
         with pytest.raises(error):
             fetch_wsgi("/")
 
+        assert agent.counts("view.") == {"view.site_views_stopping.GET": 1}
         assert agent.counts("exception.") == {}
         assert agent.counts("response.") == {}
         assert agent.counts("request") == {"request": 1, "request.aborted": 1}
