@@ -164,7 +164,12 @@ class Request(work.Work):
         """Finish and report; called by whatever sees the end first, and again by the others."""
         if not self.finish():
             return
-        ended = clock()
+        try:
+            self._report(clock())
+        except Exception:  # Django, who calls this when it closes the response, would hide it
+            guard.swallow(Request.end)
+
+    def _report(self, ended: float) -> None:
         seconds = ended - self.started
         self.scope = self.django_request = None
         self.failed = self.failed or (self.status or 0) >= SERVER_ERROR

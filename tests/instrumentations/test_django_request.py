@@ -486,6 +486,30 @@ class TestEndOfARequest:
         assert agent.values("request.first_byte")[0] < 50
         assert agent.counts("request.template") == {"request.template": 1}
 
+    def test_a_failure_of_ours_at_the_end_is_counted(
+        self,
+        fetch: Callable[..., Answer],
+        django: Callable[..., None],
+        views: Any,
+        agent: Agent,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Django silences what closing a response raises; we say so, and count it."""
+        from django.urls import path
+
+        def broken(*_args: Any) -> None:
+            raise RuntimeError("broken")
+
+        agent.errors_expected = True
+        monkeypatch.setattr(work.Work, "settle", broken)
+        django(ROOT_URLCONF=urlconf(path("", views.plain)))
+
+        assert fetch("/").body == b"plain"
+
+        assert agent.errors() == 1
+        assert "failed with RuntimeError: broken" in capsys.readouterr().err
+
     def test_closed_twice_is_counted_once(
         self, django: Callable[..., None], views: Any, agent: Agent
     ) -> None:
