@@ -37,7 +37,7 @@ class Transport:
 
     def __init__(self, address: Address | None = None) -> None:
         self.address = address
-        self.trouble = ""
+        self.trouble = "no answer yet"
         self.drops = 0
         """Datagrams that are lost, and not told of yet."""
         self._told = 0

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from introspect.agent import transport
+from introspect.agent import emitter, transport
+from introspect.agent.metrics import COUNTER, Metric
 from introspect.agent.settings import Address, statsd_address
 from introspect.agent.transport import DatagramTransport, StreamTransport, transport_for
 from tests.helpers.ports import LOOPBACK, free_port
@@ -235,6 +236,7 @@ class TestHostNames:
                 way.send(b"a.b:1|c")
 
             assert time.perf_counter() - started < 0.5
+            assert way.trouble == "no answer yet"
             wait_until(lambda: not way._opening)
 
     def test_address_that_changes(
@@ -296,6 +298,17 @@ class TestHostNames:
         with opened(f"udp://stats.test:{statsd.port}") as way:
             sent_eventually(way, b"a.b:1|c")
             wait_until(lambda: len(os.listdir("/proc/self/task")) == before)
+
+
+@contextlib.contextmanager
+def without_privileges() -> Iterator[None]:
+    """Be nobody for a while, if this is root, who may do everything."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 def _has_data(sock: socket.socket) -> bool:
@@ -546,8 +559,25 @@ class TestUnixSockets:
             assert way.drops == 1
             assert "No such file" in way.trouble
 
+    def test_may_not_be_written_to(
+        self, path: str, declare: Callable[..., Metric], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A socket of somebody else's costs the measurements, and the one line about it says why."""
+        with listening(socket.AF_UNIX, socket.SOCK_DGRAM, path):
+            os.chmod(path, 0o400)
+            emitter.configure(statsd_address(f"unix://{path}"))
+            series = declare("thing", COUNTER).of()
+            with without_privileges():
+                for _ in range(5):
+                    emitter.send([], [(series, 1)])
+
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert f"StatsD at unix://{path} cannot be reached" in said
+        assert "Permission denied" in said
+
     def test_no_socket(self, path: str) -> None:
-        """A path that may not be written to, or is no socket, costs the measurements."""
+        """A path that is no socket costs the measurements."""
         Path(path).write_text("")
         with opened(f"unix://{path}") as way:
             assert not way.send(b"a.b:1|c")
