@@ -15,6 +15,7 @@ TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS = frozenset({"0", "false", "no", "off"})
 
 _SECONDS_PER_UNIT = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LEGIBLE = re.compile(r"[A-Za-z0-9]")
 _HEADER = re.compile(r"[A-Za-z0-9-]+")
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 _HOST = re.compile(r"[\w.:%-]+")
@@ -335,6 +336,7 @@ def read(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
             shown = f"using {setting.default}" if setting.default else "leaving it unset"
             mistakes.append(f"{variable}={_shown(variable, text)} is not {error}; {shown}")
             values[setting.field] = setting.parse(setting.default)
+    mistakes.extend(_names_of_nothing(values))
     mistakes.extend(_unknown_variables(environ))
     return Settings(**values), mistakes
 
@@ -354,14 +356,27 @@ def _shown(variable: str, text: str) -> str:
     return repr(text if len(text) <= 80 else text[:79] + "…")  # noqa: PLR2004
 
 
+def _names_of_nothing(values: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each name that is nothing but ``_`` on the wire."""
+    return [
+        f"{variable}={_shown(variable, values[field])} has no letter or digit that the name of a "
+        "metric can hold; write some of a-z, A-Z, 0-9"
+        for variable, field in (("INTROSPECT_SERVICE", "service"), ("INTROSPECT_PREFIX", "prefix"))
+        if values[field] and not _LEGIBLE.search(values[field])
+    ]
+
+
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
     known = {setting.variable for setting in SETTINGS}
+    # Compared without what all of them begin with, which makes any two alike.
+    names = [variable.removeprefix("INTROSPECT_") for variable in known]
     mistakes = []
     for variable in sorted(environ):
         if variable.startswith("INTROSPECT_") and variable not in known | _TEST_ONLY:
             import difflib  # 4 ms, and almost nobody makes this mistake
 
-            near = difflib.get_close_matches(variable, known, n=1, cutoff=0.8)
+            name = variable.removeprefix("INTROSPECT_")
+            near = [f"INTROSPECT_{other}" for other in difflib.get_close_matches(name, names, n=1)]
             remedy = f"did you mean {near[0]}?" if near else "`introspect tables` lists them all"
             mistakes.append(f"{variable} is not a setting; {remedy}")
     return mistakes

@@ -228,6 +228,7 @@ class TestRead:
             ("INTROSPECT_STATD", "INTROSPECT_STATSD"),
             ("INTROSPECT_ENABLE", "INTROSPECT_ENABLED"),
             ("INTROSPECT_DISABLED", "INTROSPECT_DISABLE"),
+            ("INTROSPECT_SLOWREQUEST", "INTROSPECT_SLOW_REQUEST"),
         ],
     )
     def test_unknown(self, variable: str, nearest: str) -> None:
@@ -236,13 +237,22 @@ class TestRead:
 
         assert mistakes == [f"{variable} is not a setting; did you mean {nearest}?"]
 
-    def test_unknown_and_like_no_other(self) -> None:
+    @pytest.mark.parametrize("variable", ["INTROSPECT_KITCHEN_SINK", "INTROSPECT_BOARD"])
+    def test_unknown_and_like_no_other(self, variable: str) -> None:
         """Where no setting has a name like it, the message says where all of them are."""
-        _, mistakes = read({"INTROSPECT_KITCHEN_SINK": "1"})
+        _, mistakes = read({variable: "1"})
 
-        assert mistakes == [
-            "INTROSPECT_KITCHEN_SINK is not a setting; `introspect tables` lists them all"
-        ]
+        assert mistakes == [f"{variable} is not a setting; `introspect tables` lists them all"]
+
+    @pytest.mark.parametrize("variable", ["INTROSPECT_SERVICE", "INTROSPECT_PREFIX"])
+    def test_name_that_no_metric_can_bear(self, variable: str) -> None:
+        """A name of which nothing is left on the wire is told of, and stays for log lines."""
+        found, (line,) = read({variable: "日本:|#\n"})
+
+        assert line.startswith(f"{variable}='日本:|#' has no letter or digit ")
+        assert line.endswith("; write some of a-z, A-Z, 0-9")
+        assert "日本:|#" in found
+        assert read({variable: "a:b|c@d#e\nü"})[1] == []
 
     def test_others_variables(self) -> None:
         """Variables of others are not ours to judge."""
