@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,5 +35,23 @@ def test_the_report_has_a_row_for_each_operation() -> None:
     )
 
     assert "| none | floor | introspect |" in done.stdout
+    for title in ("CPU per request, all threads", "CPU per operation", "Wall time per request"):
+        assert f"| {title}, µs |" in done.stdout
     for operation in ("request", "query", "template", "outgoing call", "log record"):
         assert f"| {operation} |" in done.stdout
+    for reading in ("start-up CPU of", "resident memory", "modules imported"):
+        assert f"| {reading}" in done.stdout
+    assert re.search(r"\| \(b\) .* \| .*%\) \|", done.stdout)
+
+
+def test_growth_is_shown_over_requests_names_and_processes() -> None:
+    """`--growth` has a row for each of what a process may meet ever more of, with memory and CPU."""
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--growth", "--requests", "1", "--variant", "introspect"],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+
+    for what in ("empty", "names", "processes"):
+        assert re.search(rf"\| introspect \| {what} \| (\d+, )+\d+ \| (\d+, )+\d+ \|", done.stdout)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+from collections.abc import Iterator
+
 import pytest
 
 from tests.conftest import available
@@ -9,6 +13,7 @@ from tests.helpers.ports import LOOPBACK, is_listening
 from tests.helpers.services import (
     SERVICES,
     Service,
+    UnavailableError,
     private_etsy_statsd,
     private_mariadb,
     private_postgresql,
@@ -39,3 +44,32 @@ def test_lent_server_goes_before_all_others(
 
     with service.address() as address:
         assert address == ("db.example", 1234)
+
+
+@contextlib.contextmanager
+def nothing_to_start() -> Iterator[int]:
+    """Stand for a server whose programs are not installed."""
+    raise UnavailableError("`sampled` is not installed")
+    yield 0
+
+
+def test_running_server_is_taken() -> None:
+    """What answers on the standard port is used, and nothing is started."""
+    with socket.create_server((LOOPBACK, 0)) as server:
+        port = server.getsockname()[1]
+        with Service("sample", port, nothing_to_start).address() as address:
+            assert address == (LOOPBACK, port)
+
+
+@pytest.mark.parametrize(
+    ("ci", "outcome"), [("", pytest.skip.Exception), ("true", pytest.fail.Exception)]
+)
+def test_missing_server(
+    ci: str, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is none and none can be started, a test is skipped with the reason, and fails in CI."""
+    monkeypatch.setenv("CI", ci)
+    missing = Service("sample", 0, nothing_to_start)
+
+    with pytest.raises(outcome, match="`sampled` is not installed"), available(missing.address):
+        pass
