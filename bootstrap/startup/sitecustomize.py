@@ -133,7 +133,7 @@ def is_wanted():
     version, prefix = interpreter()
     if launch[1] == version and os.path.realpath(launch[2]) == os.path.realpath(prefix):
         return True
-    if is_the_command:
+    if is_the_command and not is_launcher():
         warn(
             "the command runs Python %s of %s, introspect-run is installed in Python %s of %s: "
             "install introspect-agent there, and use that environment's introspect-run"
@@ -142,6 +142,12 @@ def is_wanted():
         return sys.version_info >= (3, 10) and children == "all"
     debug("process %d is another Python, and is left alone" % os.getpid())
     return sys.version_info >= (3, 10) and children == "all"
+
+
+def is_launcher():
+    """Tell whether this is the introspect-run of another environment, about to start anew."""
+    words = getattr(sys, "argv", None) or [""]  # none yet in an embedded interpreter
+    return os.path.basename(words[0]) in ("introspect-run", "introspect")
 
 
 def is_reloaded():

@@ -387,6 +387,16 @@ class TestAnotherPython:
         assert sys.prefix in line
         assert "install introspect-agent there" in line
 
+    def test_as_the_launcher_of_another_environment(
+        self, other_python: Path, tmp_path: Path
+    ) -> None:
+        """The other environment's own introspect-run is what we would advise: not a word."""
+        inner = tmp_path / "introspect-run"
+        inner.write_text("print('inner')")
+        done = launched(other_python, inner)
+
+        assert (done.stdout, done.stderr) == (b"inner\n", b"")
+
     def test_as_a_child(self, other_python: Path) -> None:
         """As a child it runs without a word."""
         done = launched("sh", "-c", '"$0" -c "$1"; exit', other_python, self.CODE)
