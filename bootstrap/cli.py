@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+
+from introspect.bootstrap import run
 
 USAGE = """\
 usage: introspect COMMAND [ARGUMENTS…]
@@ -19,7 +23,17 @@ usage: introspect COMMAND [ARGUMENTS…]
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    words = sys.argv[1:] if argv is None else argv
+    run.print_on_any_terminal()
+    try:
+        status = _answer(sys.argv[1:] if argv is None else argv)
+        print(end="", flush=True)  # at exit, nobody could catch it
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return 128 + signal.SIGPIPE
+    return status
+
+
+def _answer(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if words else 2
@@ -37,8 +51,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    from introspect.bootstrap import run
-
     return run.main(arguments)
 
 

@@ -12,8 +12,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import os
 import secrets
 import signal
 import sys
@@ -56,8 +54,6 @@ def main(argv: list[str]) -> int:
         return 2
     from introspect.bootstrap.demo_services import DemoError
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # rules and dots, on a terminal without Unicode
     try:
         with Signals() as signals:
             _demonstrate(signals, once="--once" in argv)
@@ -66,9 +62,6 @@ def main(argv: list[str]) -> int:
         return 1
     except Interrupted as interrupted:
         return 128 + interrupted.signal
-    except BrokenPipeError:  # whoever read has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        return 128 + signal.SIGPIPE
     return 0
 
 

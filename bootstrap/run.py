@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ NOT_EXECUTABLE = 126
 
 def main(argv: list[str] | None = None) -> int:
     """Replace this process by the command; returns an exit status only if that is impossible."""
+    _guarded(print_on_any_terminal)
     options, command = split(sys.argv[1:] if argv is None else argv)
     for option in options:
         if option not in ("--debug", "--info", "--version", "--help", "-h"):
@@ -140,6 +142,12 @@ def _hint(program: str, error: int | None) -> str:
     if error == errno.ENOEXEC:
         return f"; did you mean `introspect-run sh {program}`?"
     return f"; did you mean `introspect-run ./{program}`?" if error is None else ""
+
+
+def print_on_any_terminal() -> None:
+    """Let standard output show a ``?`` for what its encoding lacks, where it would fail."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _print_info() -> None:

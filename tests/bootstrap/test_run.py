@@ -165,6 +165,18 @@ class TestOptions:
             assert done.stdout.startswith(b"usage: introspect-run")
             assert done.returncode == status
 
+    def test_terminal_without_unicode(self) -> None:
+        """What a terminal cannot show is replaced, and keeps nothing from being printed."""
+        env = environment(PYTHONIOENCODING="ascii", INTROSPECT_SERVICE="café")
+        usage = launched(options=["--help"], env=env)
+        info = launched("echo", "hello", options=["--info"], env=env)
+
+        assert (usage.returncode, usage.stderr) == (0, b"")
+        assert usage.stdout.startswith(b"usage: introspect-run")
+        assert b"caf?" in info.stdout
+        assert info.stdout.endswith(b"hello\n")
+        assert info.stderr == b""
+
     def test_unknown_option(self) -> None:
         """An unknown option is named, and nothing runs."""
         done = launched("echo", "hello", options=["--verbose"])

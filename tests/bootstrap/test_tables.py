@@ -10,7 +10,7 @@ from introspect import instrumentations
 from introspect.agent import metrics
 from introspect.agent.settings import SETTINGS
 from introspect.bootstrap import tables
-from tests.bootstrap.launching import plain
+from tests.bootstrap.launching import environment, plain
 
 COMMAND = (sys.executable, "-m", "introspect.bootstrap.cli")
 
@@ -79,3 +79,19 @@ def test_version() -> None:
     from introspect.agent import __version__
 
     assert plain(*COMMAND, "--version").stdout.decode() == f"introspect {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["tables"], ["demo", "--help"]])
+def test_terminal_without_unicode(words: list[str]) -> None:
+    """What a terminal cannot show is replaced, and keeps nothing from being printed."""
+    done = plain(*COMMAND, *words, env=environment(PYTHONIOENCODING="ascii"))
+
+    assert done.returncode == (0 if words else 2)
+    assert done.stderr == b""
+
+
+def test_reader_that_leaves() -> None:
+    """Where nobody reads any more, as behind `head`, there is no traceback."""
+    done = plain("sh", "-c", '"$@" | true', "sh", *COMMAND, "tables")
+
+    assert done.stderr == b""
