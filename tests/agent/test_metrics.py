@@ -180,7 +180,9 @@ class TestPrefix:
     )
     def test_prefix(self, prefix: str, expected: str) -> None:
         """Whatever the setting, a name starts with a part and a dot."""
-        assert configured(SERVICE="front", PREFIX=prefix).prefix == expected
+        found, _ = read({"INTROSPECT_SERVICE": "front", "INTROSPECT_PREFIX": prefix})
+
+        assert metrics.configure(found).prefix == expected
 
     @pytest.mark.parametrize("name", ["constructor", "__proto__", "toString", "hasOwnProperty"])
     def test_names_that_kill_a_daemon(self, declare: Declare, name: str) -> None:
