@@ -105,19 +105,19 @@ def prepare(environ: dict[str, str], *, debug: bool) -> None:
 
 
 def python_path(present: str) -> str:
-    """Return PYTHONPATH with our folder first, and whatever was there behind it, as it was.
+    """Return PYTHONPATH with our folder first, whatever was there behind it, nothing twice.
 
-    An empty component stands for the current directory: those of the user stay, we add none.
+    An empty component stands for the current directory: a user's is written out, so that none is
+    left that somebody might take for ours.
     """
     if not present:
         return STARTUP
-    ours = os.path.realpath(STARTUP)
-    theirs = [
-        entry
-        for entry in present.split(os.pathsep)
-        if not entry or os.path.realpath(entry) != ours  # ours is there in a nested launch
-    ]
-    return os.pathsep.join([STARTUP, *theirs])
+    entries = {os.path.abspath(STARTUP): STARTUP}
+    for entry in present.split(os.pathsep):
+        if os.path.realpath(entry) != os.path.realpath(STARTUP):  # as it is in a nested launch
+            # As site does when it makes sys.path of it: two names of one folder both stay.
+            entries.setdefault(os.path.abspath(entry), entry or os.curdir)
+    return os.pathsep.join(entries.values())
 
 
 def find_program(name: str, path: str) -> str | None:

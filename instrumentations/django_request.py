@@ -153,20 +153,13 @@ class Request(work.Work):
         needs_match = "route" in parts or "view" in parts
         return not needs_match or getattr(self.django_request, "resolver_match", None) is not None
 
-    def response_closed(self) -> None:
-        """End, called by a response's ``close``, which passes over exceptions in silence."""
-        try:
-            self.end()
-        except Exception:
-            guard.swallow(self.end)
-
     def end(self) -> None:
         """Finish and report; called by whatever sees the end first, and again by the others."""
         if not self.finish():
             return
         try:
             self._report(clock())
-        except Exception:  # Django, who calls this when it closes the response, would hide it
+        except Exception:  # Django, which calls this from a response's `close`, would hide it
             guard.swallow(Request.end)
 
     def _report(self, ended: float) -> None:
@@ -243,7 +236,7 @@ def _end_on_close(request: Request, response: Any) -> None:
         return
     request.status = response.status_code
     request.first_byte = clock()
-    closers.append(request.response_closed)
+    closers.append(request.end)
 
 
 def asgi_called(args: Any, _kwargs: Any) -> Any:
@@ -337,7 +330,7 @@ def answered(
     # First of all: whatever fails below, the unit must end.
     if "type" not in request.scope:  # WSGI: an ASGI scope has one, and ends in asgi_returned
         # Django offers no other way.
-        result._resource_closers.append(request.response_closed)  # noqa: SLF001
+        result._resource_closers.append(request.end)  # noqa: SLF001
     request.name = view_name(args[1])
     _answer_with_id(request, result)
     if work.detail_wanted:

@@ -242,18 +242,18 @@ class TestPythonPath:
         [
             ("", HERE),
             ("/a", f"{HERE}:/a"),
-            ("/a:", f"{HERE}:/a:"),
-            (":/a::/b:", f"{HERE}::/a::/b:"),
-            (":", f"{HERE}::"),
-            ("/a:/b:/a", f"{HERE}:/a:/b:/a"),
+            ("/a:", f"{HERE}:/a:."),
+            (":/a::/b:", f"{HERE}:.:/a:/b"),
+            (":", f"{HERE}:."),
+            ("/a:/b:/a", f"{HERE}:/a:/b"),
             (HERE, HERE),
             (f"/a:{HERE}:/b", f"{HERE}:/a:/b"),
             (f"/a:{HERE}/", f"{HERE}:/a"),
-            (f"{HERE}::", f"{HERE}::"),
+            (f"{HERE}::", f"{HERE}:."),
         ],
     )
     def test_python_path(self, present: str, expected: str) -> None:
-        """What was there stays word for word; ours stands before it, once, and adds no empty entry."""
+        """Ours stands first and once; what was there stays, but nothing twice and nothing empty."""
         assert run.python_path(present) == expected
 
     def test_link_to_another_entry_is_kept(self, tmp_path: Path) -> None:
