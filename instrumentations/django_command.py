@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from introspect.agent import correlation, work
 from introspect.agent.correlation import Inbound
 from introspect.agent.metrics import COUNTER, TIMER, Metric
 from introspect.agent.patching import timed
 from introspect.agent.wrappers import PASS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 COMMAND = Metric("command", TIMER, "ms", ("name",), "each management command")
 ERROR = Metric("command.error", COUNTER, "", ("name",), "management commands that failed")
@@ -21,10 +24,10 @@ class ManagementCommand(work.Command):
 
     __slots__ = ("line",)
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, options: dict[str, Any]) -> None:
         inherited = correlation.inherited_id()
         super().__init__(Inbound(inherited or correlation.new_id()), name)
-        self.line = command_line(sys.argv, name)
+        self.line = command_line(sys.argv, name, options)
 
     def describe(self) -> dict[str, Any]:
         """Return what the canonical line says of a command alone."""
@@ -40,11 +43,11 @@ class ManagementCommand(work.Command):
         return texts + super().comment_parts(parts)
 
 
-def command_started(args: Any, _kwargs: Any) -> Any:
+def command_started(args: Any, kwargs: Any) -> Any:
     """Begin a unit of work, unless the command is called from within one."""
     if work.active() is not None:
         return PASS
-    command = ManagementCommand(type(args[0]).__module__.rpartition(".")[2])
+    command = ManagementCommand(type(args[0]).__module__.rpartition(".")[2], kwargs)
     work.current.set(command)
     return command
 
@@ -73,11 +76,12 @@ PATCHES = (
 )
 
 
-def command_line(argv: list[str], name: str) -> str:
+def command_line(argv: list[str], name: str, options: dict[str, Any] | None = None) -> str:
     """Return ``manage.py send_subscriptions 1000``, with values masked that sound secret.
 
     *argv* is the process's own; where it is not that of this command (``call_command`` in a
-    script), the name stands alone.
+    script), the name stands alone. *options* is what the command has read from it, by the names
+    that it gives to its arguments: some are secret that stand behind ``-p``, or behind nothing.
     """
     program = os.path.basename(argv[0]) if argv else ""
     if name not in argv[1:2]:
@@ -86,16 +90,36 @@ def command_line(argv: list[str], name: str) -> str:
         program = "manage.py"
     from introspect.agent import logs  # 5 ms that no server needs
 
-    words = [program]
+    secrets = _secret_values(options or {}, logs.is_secret)
+    words = [program, name]
     hide_next = False
-    for word in argv[1:]:
+    for word in argv[2:]:
         option, equals, _value = word.partition("=")
         secret = logs.is_secret(option)
-        if hide_next:
+        if hide_next or word in secrets:
             words.append(logs.MASK)
         elif secret and equals:
             words.append(logs.scrubbed(f"{option}={logs.MASK}"))
         else:
-            words.append(logs.scrubbed(word))
+            words.append(logs.scrubbed(_without_ending(word, secrets, logs.MASK)))
         hide_next = secret and not equals and option.startswith("-")
     return " ".join(words)
+
+
+def _secret_values(options: dict[str, Any], is_secret: Callable[[str], bool]) -> set[str]:
+    """Return the values of those *options* that are named like a secret, as they were written."""
+    found = set()
+    for name, value in options.items():
+        if is_secret(name):
+            values = value if type(value) in (list, tuple) else (value,)
+            found.update(str(one) for one in values if type(one) in (str, int, float))
+    return found - {""}
+
+
+def _without_ending(word: str, secrets: set[str], mask: str) -> str:
+    """Mask the value in ``-phunter2`` or ``-p=hunter2``; numbers end too many a word."""
+    if word.startswith("-"):
+        for secret in secrets:
+            if word.endswith(secret) and not secret.isdigit():
+                return word.removesuffix(secret) + mask
+    return word

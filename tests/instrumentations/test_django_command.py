@@ -71,6 +71,42 @@ def test_a_command_of_many_queries(site: Site, tmp_path: Path, statsd: StatsdLis
     assert len(line["events"]) + line["events_dropped"] >= 3000
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["-p", "hunter2", "7"], "-p {} 7"),
+        (["-phunter2", "7"], "-p{} 7"),
+        (["--passw", "hunter2", "7"], "--passw {} 7"),
+        (["--passw=hunter2", "7"], "--passw={} 7"),
+        (["7", "--tokens", "hunter2", "hunter3", "--url", "x"], "7 --tokens {} {} --url x"),
+        (["7", "--pin-key", "0042"], "7 --pin-key {}"),
+        (["--secret-file", "hunter2.txt"], "--secret-file {}"),
+        (["7", "--tokens"], "7 --tokens"),
+        (["7", "--pin-key=1", "--url=x1"], "7 --pin-key={} --url=x1"),
+    ],
+)
+def test_secrets_by_the_names_that_the_command_gives_them(
+    site: Site, tmp_path: Path, words: list[str], expected: str
+) -> None:
+    """An argument is masked by the name that its command knows it under, however it was written."""
+    file = tmp_path / "log"
+    done = manage(site, file, "keep_secret", *words, DETAIL="all", SQL_COMMENT="path")
+    assert done.returncode == 0, done.stderr
+
+    assert "hunter" not in file.read_text()
+    assert "0042" not in file.read_text()
+    filled = expected.format(*[logs.MASK] * expected.count("{}"))
+    assert line_of(file)["command_line"] == f"manage.py keep_secret {filled}"
+
+
+def test_a_positional_secret(site: Site, tmp_path: Path) -> None:
+    """So is one that has no option in front of it."""
+    file = tmp_path / "log"
+    manage(site, file, "keep_secret", "7", "hunter2")
+
+    assert line_of(file)["command_line"] == f"manage.py keep_secret 7 {logs.MASK}"
+
+
 SECRETS = ["--password", "hunter2", "--url", "postgres://bob:hunter3@db/x?sslkey=hunter4"]
 
 
