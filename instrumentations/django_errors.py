@@ -187,7 +187,8 @@ def _log_showing(user: Any, request: Any) -> None:
     logging = sys.modules["logging"]
     logging.getLogger("introspect.errors").warning(
         "technical error page of %s shown to user %s (correlation ID %s)",
-        request.path,
+        # As Django escapes it in its own lines: a line feed in a path would begin another line.
+        request.path.encode("unicode_escape").decode("ascii"),
         user.pk,
         work.correlation_id(),
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from django.http import HttpRequest, HttpResponse, HttpResponseServerError
-from django.urls import path
+from django.urls import path, re_path
 from django.views.debug import ExceptionReporter
 from django.views.decorators.debug import sensitive_variables
 
@@ -120,6 +120,7 @@ PATTERNS = [
     path("boom/", boom),
     path("boom-async/", boom_async),
     path("stubborn/", stubborn_locals),
+    re_path("^boom/[^/]+/$", boom),
     path("boom-after-user/", boom_after_user),
     path("fine/", fine),
     path("database/", database_error),
@@ -284,6 +285,21 @@ def test_under_debug_everybody_sees_the_page_that_django_makes(
     assert TITLE in text_of(answer)
     assert answer.header("Cache-Control") is None
     assert not [record for record in caplog.records if record.name == "introspect.errors"]
+
+
+def test_a_path_cannot_forge_a_line_of_the_log(
+    start_agent: Start, site: Site, fetch: Fetch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line that tells of a showing stays one line, whatever path a superuser was lured to."""
+    start_agent(SUPERUSER_ERRORS="1")
+
+    with caplog.at_level(logging.WARNING, "introspect.errors"):
+        get(fetch, "/boom/x\nERROR forged\x1b[2J\x85/", site.cookies["root"])
+
+    [message] = [r.getMessage() for r in caplog.records if r.name == "introspect.errors"]
+    assert "/boom/x" in message
+    assert message.isprintable()
+    assert message.splitlines() == [message]
 
 
 def test_secrets_are_masked(start_agent: Start, site: Site, fetch: Fetch) -> None:
