@@ -1,8 +1,10 @@
 """Put the correlation ID on every log record, count records, and ship them as JSON if asked to.
 
-``makeRecord`` is the one place that every record goes through, Django's, gunicorn's and those of
-loggers that a later ``dictConfig`` makes included. It runs after ``extra`` has been applied: a
-record factory would make the application's own ``extra={"correlation_id": …}`` raise ``KeyError``.
+``makeRecord`` is the one place that every logger's record goes through, Django's, gunicorn's and
+those of loggers that a later ``dictConfig`` makes included. It runs after ``extra`` has been
+applied: a record factory would make the application's own ``extra={"correlation_id": …}`` raise
+``KeyError``. Records that no logger has made, as those that come over a socket, get theirs where
+they are made from a dictionary or handed to a logger.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from introspect.agent import metrics, work
 from introspect.agent.metrics import COUNTER, OTHER, Metric
-from introspect.agent.patching import Patch, timed
+from introspect.agent.patching import Patch, noticed, timed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,13 +63,31 @@ def record_made(
     """Set ``correlation_id`` and ``service``, unless the application has."""
     if error is not None:
         return
+    _identify(record)
+    if not _is_own_thread():
+        work.count(RECORD.series[(LEVELS.get(record.levelno, OTHER),)])
+
+
+def record_read(
+    _started: float, _ended: float, _args: Any, _kwargs: Any, record: Any, error: Any
+) -> None:
+    """Do the same for a record made from a dictionary; who has sent it has counted it."""
+    if error is None:
+        _identify(record)
+
+
+def record_comes(args: Any, _kwargs: Any) -> None:
+    """Do the same for a record made by hand, ahead of its logger's filters."""
+    if "service" not in args[1].__dict__:
+        _identify(args[1])
+
+
+def _identify(record: Any) -> None:
     attributes = record.__dict__
     if "correlation_id" not in attributes:
         attributes["correlation_id"] = work.correlation_id()
     if "service" not in attributes:
         attributes["service"] = metrics.naming().service
-    if not _is_own_thread():
-        work.count(RECORD.series[(LEVELS.get(record.levelno, OTHER),)])
 
 
 def record_handled(
@@ -80,12 +100,16 @@ def record_handled(
     write(_line_of(record))
 
 
-_MAKE = timed("logging:Logger.makeRecord", after=record_made)
-_HANDLE = timed("logging:Logger.callHandlers", after=record_handled)
+_IDENTIFY = (
+    timed("logging:Logger.makeRecord", after=record_made),
+    timed("logging:makeLogRecord", after=record_read),
+    noticed("logging:Logger.handle", record_comes),
+)
+_SHIP = timed("logging:Logger.callHandlers", after=record_handled)
 
-PATCHES = (_MAKE, _HANDLE)
+PATCHES = (*_IDENTIFY, _SHIP)
 
 
 def patches(settings: Settings) -> tuple[Patch, ...]:
     """Leave ``callHandlers`` alone where nothing is shipped."""
-    return PATCHES if settings.log else (_MAKE,)
+    return PATCHES if settings.log else _IDENTIFY

@@ -147,6 +147,28 @@ def test_records_handled_in_another_thread(
     assert handler.lines == [ID]
 
 
+def test_records_made_by_hand(
+    start_agent: Start, logger: logging.Logger, unit: work.Work, tmp_path: Path
+) -> None:
+    """A record that no logger has made, as those that come over a socket, has the ID as well, unless it brings one."""
+    start_agent(LOG=f"file://{tmp_path / 'log'}")
+    handler = Kept("%(correlation_id)s %(service)s %(message)s")
+    logger.addFilter(lambda record: hasattr(record, "correlation_id"))
+    logger.addHandler(handler)
+    plain = {"msg": "plain", "levelno": logging.INFO}
+    logger.handle(logging.makeLogRecord(plain))
+    logger.handle(logging.makeLogRecord({**plain, "correlation_id": "far-away", "service": "far"}))
+    logger.handle(logging.LogRecord("by.hand", logging.INFO, "x.py", 1, "by hand", (), None))
+    handler.handle(logging.makeLogRecord(plain))
+
+    assert plain == {"msg": "plain", "levelno": logging.INFO}
+    assert handler.lines == [
+        f"{ID} test plain", "far-away far plain", f"{ID} test by hand", f"{ID} test plain",
+    ]  # fmt: skip
+    shipped = [line["correlation_id"] for line in lines_of(tmp_path / "log")]
+    assert shipped == [ID, "far-away", ID]
+
+
 def test_records_are_counted_by_level(agent: Agent, logger: logging.Logger) -> None:
     """Each record counts under its level; a level of the application's own counts as `_other`."""
     logger.setLevel(1)
