@@ -59,9 +59,6 @@ METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 )
 
-# A client that goes away, a server that stops: not an error of the application's.
-INTERRUPTIONS = (GeneratorExit, SystemExit, KeyboardInterrupt)
-
 LONGEST_QUEUE_SECONDS = 600.0
 SERVER_ERROR = 500
 
@@ -164,6 +161,8 @@ class Request(work.Work):
 
     def _report(self, ended: float) -> None:
         seconds = ended - self.started
+        if self.first_byte is None and self.django_request is not None:
+            self.note_view()  # nobody has answered, but a view may have begun
         self.scope = self.django_request = None
         self.failed = self.failed or (self.status or 0) >= SERVER_ERROR
         if self.muted:
@@ -184,6 +183,13 @@ class Request(work.Work):
         else:
             self.count(RESPONSE.series[(self.status,)])
         self.send(ended)
+
+    def note_view(self) -> None:
+        """Note the view that the request was routed to, if it was, although none has answered."""
+        match = getattr(self.django_request, "resolver_match", None)
+        if match is not None:
+            self.name = view_name(self.django_request)
+            self.route = match.route or "/"  # the root's route is an empty string
 
     def _add_totals(self) -> None:
         for area, metric in TOTALS.items():
@@ -323,7 +329,7 @@ def answered(
     if request is None or request.finished or request.first_byte is not None:
         return
     if result is None:  # an exception gets out, as when a server ends a view that takes too long
-        request.name = view_name(args[1])
+        request.note_view()
         return
     request.first_byte = ended
     request.status = result.status_code
@@ -414,15 +420,13 @@ def exception_converted(
             request.exception_id = 0  # converted: whatever is raised next is another
 
 
-def _is_cancellation(error: BaseException) -> bool:
-    # Where asyncio has not been imported, which takes 20 ms, nothing can have been cancelled.
-    asyncio = sys.modules.get("asyncio")
-    return asyncio is not None and isinstance(error, asyncio.CancelledError)
-
-
 def escaped(request: Request, error: BaseException) -> None:
-    """Count an exception that left the handler (``DEBUG_PROPAGATE_EXCEPTIONS``, a broken one)."""
-    if not (isinstance(error, INTERRUPTIONS) or _is_cancellation(error)):
+    """Count an exception that left the handler (``DEBUG_PROPAGATE_EXCEPTIONS``, a broken one).
+
+    What is no ``Exception`` is no error of the application's: a client goes away, a server stops
+    (``SystemExit``, asyncio's ``CancelledError``, gevent's ``GreenletExit``).
+    """
+    if isinstance(error, Exception):
         request.status = request.status or 500
         _count_exception(request, error, request.name)
 

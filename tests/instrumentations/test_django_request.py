@@ -319,6 +319,10 @@ class TestEarlyAnswers:
 STATUSES = {"Http404": 404, "PermissionDenied": 403, "SuspiciousOperation": 400, "ValueError": 500}
 
 
+class Stopped(BaseException):
+    """What a server's own way to end a request raises in the middle of it, as gevent's `GreenletExit`."""
+
+
 class TestExceptions:
     """Exceptions: those Django converts, those it answers with 500, and those that get out."""
 
@@ -380,7 +384,9 @@ class TestExceptions:
         assert agent.counts("view.") == {f"view.{VIEWS}failing.GET": 1}
         assert agent.counts("response.") == {"response.500": 1}
 
-    @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+    @pytest.mark.parametrize(
+        "error", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, Stopped]
+    )
     def test_an_interruption_is_no_error(
         self, error: type[BaseException], django: Callable[..., None], agent: Agent
     ) -> None:
