@@ -28,6 +28,7 @@ SERVERS = {
     "uvicorn-worker": [*_GUNICORN, "--worker-class=uvicorn_worker.UvicornWorker", "shop.asgi"],
     "uvicorn": [script("uvicorn"), "--host={host}", "--port={port}", "shop.asgi:application"],
 }
+RUNSERVER = [sys.executable, str(PROJECT / "manage.py"), "runserver", "--noreload", "{host}:{port}"]
 
 
 class Story:
@@ -79,7 +80,7 @@ def environment(site: Site, file: Path, **settings: str) -> dict[str, str]:
 @contextlib.contextmanager
 def story(name: str, site: Site, file: Path, *options: str, **settings: str) -> Iterator[Story]:
     """Run the story's site behind a server while the block lasts."""
-    program, *words = SERVERS[name]
+    program, *words = RUNSERVER if name == "runserver" else SERVERS[name]
     command = [*introspect_run(), program, *options, *words]
     with serve(command, environment(site, file, **settings), PROJECT) as server:
         yield Story(server, file)

@@ -198,6 +198,29 @@ def test_a_request_that_the_server_refuses_has_no_id_of_another(running: Story) 
     assert [line["correlation_id"] for line in refusals] == ["-"] * len(refusals)
 
 
+def test_runservers_lines(stocked_site: Site, tmp_path: Path) -> None:
+    """`django.server` bears a request's ID, and not for what comes next on the connection and is no request."""
+    with story("runserver", stocked_site, tmp_path / "log") as running:
+        with socket.create_connection(("127.0.0.1", running.server.port), 10) as connection:
+            connection.sendall(
+                b"GET /own/ HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: runserver-0001\r\n\r\n"
+            )
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+            running.request("runserver-0001")
+            connection.sendall(b"GET / REFUSED\r\n\r\n")
+            connection.recv(1000)
+        said = wait_until(
+            lambda: _said_by("django.server", running)[2:] and _said_by("django.server", running)
+        )
+
+    assert [line["correlation_id"] for line in said] == ["runserver-0001", "-", "-"]
+    assert "REFUSED" in said[1]["message"]
+
+
+def _said_by(logger: str, running: Story) -> list[dict[str, Any]]:
+    return [line for line in running.lines() if line["logger"] == logger]
+
+
 def test_an_untrusted_id_is_ignored(stocked_site: Site, tmp_path: Path) -> None:
     """With trust off, what comes from outside is neither used nor passed on nor shown."""
     trace = "0af7651916cd43dd8448eb211c80319c"
