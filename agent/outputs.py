@@ -15,7 +15,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from introspect.agent import guard, outgoing, work
+from introspect.agent import ending, guard, outgoing, work
 from introspect.agent.descriptors import Connection, Descriptor
 from introspect.agent.emitter import LOG_DROPPED
 from introspect.agent.settings import Address
@@ -214,10 +214,8 @@ class Shipper:
         Threads that come here at once get the same queue: ``setdefault`` is atomic, and a lock
         might have been held when this process was forked.
         """
-        import atexit
-
-        if not self._queues:
-            atexit.register(self._flush_at_exit)  # a forked child has it already
+        if not self._queues:  # a forked child has it already
+            ending.before_end(ending.LINES, self._flush_at_exit)
         pid = os.getpid()
         self._queue = queue = self._queues.setdefault(pid, _Queue())
         for other in [known for known in self._queues if known != pid]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import sys
 import time
+import weakref
 from functools import partial
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any
 
-from introspect.agent import correlation, frames, guard, work
+from introspect.agent import correlation, ending, frames, guard, work
 from introspect.agent.metrics import COUNTER, OTHER, TIMER, Metric
 from introspect.agent.patching import timed
 from introspect.agent.work import milliseconds
@@ -64,17 +65,31 @@ SERVER_ERROR = 500
 
 _ignored_paths: Any = None
 
+# Requests under way, where their lines are wanted: a server that stops may never return to them.
+_unfinished: weakref.WeakValueDictionary[int, Request] = weakref.WeakValueDictionary()
+
 
 def configure(settings: Settings) -> None:
     """Take the patterns of paths to ignore."""
     global _ignored_paths
     _ignored_paths = settings.ignore_paths
+    if settings.log:
+        ending.before_end(ending.UNITS, end_unfinished)
+
+
+def end_unfinished() -> None:
+    """End the requests that this process leaves behind."""
+    for reference in _unfinished.valuerefs():
+        request = reference()
+        if request is not None:
+            request.end()
 
 
 class Request(work.Work):
     """The unit of work of one HTTP request."""
 
     __slots__ = (
+        "__weakref__",
         "django_request",
         "exception_id",
         "first_byte",
@@ -154,6 +169,8 @@ class Request(work.Work):
         """Finish and report; called by whatever sees the end first, and again by the others."""
         if not self.finish():
             return
+        if work.detail_wanted:
+            _unfinished.pop(id(self), None)
         try:
             self._report(clock())
         except Exception:  # Django, which calls this from a response's `close`, would hide it
@@ -286,6 +303,8 @@ def _begin(request: Request) -> Request:
     previous = work.current.get()
     if isinstance(previous, Request) and not previous.finished and not previous.in_handler:
         previous.end()  # its server never closed the response, and the thread has moved on
+    if work.detail_wanted:
+        _unfinished[id(request)] = request
     work.current.set(request)
     return request
 

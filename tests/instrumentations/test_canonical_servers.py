@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -191,11 +192,16 @@ def ask_slowly(running: Story) -> socket.socket:
     return connection
 
 
-@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGABRT])
-def test_a_worker_that_is_told_to_stop(stocked_site: Site, tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    ("server", "number"),
+    [("sync", signal.SIGQUIT), ("sync", signal.SIGABRT), ("gevent", signal.SIGQUIT)],
+)
+def test_a_worker_that_is_told_to_stop(
+    stocked_site: Site, tmp_path: Path, server: str, number: int
+) -> None:
     """A request in the middle of which its worker is told to stop at once has its line, with what it did."""
     with (
-        story("sync", stocked_site, tmp_path / "log", DETAIL="all") as running,
+        story(server, stocked_site, tmp_path / "log", DETAIL="all") as running,
         contextlib.closing(ask_slowly(running)),
     ):
         [worker] = psutil.Process(running.server.pid).children()
@@ -204,8 +210,37 @@ def test_a_worker_that_is_told_to_stop(stocked_site: Site, tmp_path: Path, numbe
 
     assert line["status"] is None
     assert "aborted" in line["message"]
+    assert line["view"] == "story.urls.slow"
+    assert line["route"] == "slow/"
     assert line["db_queries"] == 1
     assert line["events"]
+
+
+def test_runserver_that_is_stopped(stocked_site: Site, tmp_path: Path) -> None:
+    """A request in the middle of which runserver is stopped, which waits for none, has its line."""
+    with story("runserver", stocked_site, tmp_path / "log") as running:
+        with contextlib.closing(ask_slowly(running)):
+            running.server.signal(signal.SIGINT)
+            running.server.process.wait(20)
+        line = running.request("stopped-0001")
+
+    assert line["status"] is None
+    assert line["db_queries"] == 1
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="gunicorn's gevent worker does not answer")
+def test_a_worker_that_loses_its_patience(stocked_site: Site, tmp_path: Path) -> None:
+    """A request that gevent's worker ends because it takes longer than a reload waits is aborted, and no error."""
+    options = ["--graceful-timeout=1"]
+    with story("gevent", stocked_site, tmp_path / "log", *options) as running:
+        with contextlib.closing(ask_slowly(running)):
+            running.server.signal(signal.SIGHUP)
+            wait_until(lambda: running.of("stopped-0001", "request"), 20)
+        line = running.request("stopped-0001")
+
+    assert line["status"] is None
+    assert line["level"] == "INFO"
+    assert "exception" not in line
 
 
 def test_a_timeout_of_gunicorns(stocked_site: Site, tmp_path: Path) -> None:
