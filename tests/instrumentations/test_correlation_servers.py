@@ -16,6 +16,8 @@ import pytest
 from tests.helpers import rawhttp
 from tests.helpers.processes import wait_until
 from tests.helpers.site import Site
+from tests.helpers.statsd import StatsdListener
+from tests.instrumentations.http_server import Server as Web
 from tests.instrumentations.story_site import SERVERS, Story, manage, story
 
 ID = "9110dbba-6dd9-4d1c-8828-11be81ac0561"
@@ -134,6 +136,56 @@ def test_invalid_ids_are_nowhere(running: Story, given: str) -> None:
     running.request(made)
     if len(given) > 5:
         assert given not in running.file.read_text()
+
+
+NO_IDS = [
+    "hostile", "hostile" + "x" * 122, "hostile id", "hostile*/ DROP TABLE x; /*", "hostile%s%d%n",
+    "hostile'--", 'hostile"', "hostile;0001", "hostile,0001", "<hostile>", "hostile\t0001", "hostile\xff\xe9",
+    "{hostile}", "$(hostile)", "hostile=0001", "hostile/0001", "hostile?0001", "hostile\\n0001",
+]  # fmt: skip
+HOSTILE_TRACE = "badc0ffee0badc0ffee0badc0ffee0ba"
+NO_TRACEPARENTS = [
+    f"ff-{HOSTILE_TRACE}-b7ad6b7169203331-01", f"00-{HOSTILE_TRACE}-0000000000000000-01",
+    f"00-{HOSTILE_TRACE.upper()}-b7ad6b7169203331-01", f"00-{HOSTILE_TRACE}-b7ad6b7169203331-01-more",
+    f"00-{HOSTILE_TRACE}-b7ad6b7169203331", f"0-{HOSTILE_TRACE}-b7ad6b7169203331-01",
+    f"00-{HOSTILE_TRACE}-b7ad6b7169203331-0g", f"00-{'0' * 32}-b7ad6b7169203331-01", HOSTILE_TRACE,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("trust", ["1", "0"])
+@pytest.mark.parametrize("server", ["gthread", "uvicorn"])
+def test_what_is_not_accepted_gets_nowhere(
+    stocked_site: Site, tmp_path: Path, web: Web, statsd: StatsdListener, server: str, trust: str
+) -> None:
+    """No invalid or untrusted value is in any log, statement, header or metric."""
+    if trust == "1":
+        given = [{"X-Request-ID": value, "X-Correlation-ID": value} for value in NO_IDS]
+        given += [{"traceparent": value} for value in NO_TRACEPARENTS]
+    else:
+        parent = f"00-{HOSTILE_TRACE}-b7ad6b7169203331-01"
+        given = [{"X-Request-ID": "hostile-0001", "traceparent": parent}]
+    settings = {"SQL_COMMENT": "path,id", "DETAIL": "all", "STATSD": statsd.address}
+    with story(
+        server, stocked_site, tmp_path / "log", CORRELATION_TRUST=trust, **settings
+    ) as running:
+        answers = [rawhttp.get(f"{running.url}/relayed/?to={web.url}", more) for more in given]
+        made = [str(answer.header("X-Request-ID")) for answer in answers]
+        for name in made:
+            running.request(name)
+        statsd.wait_for_count("story.response.200", len(given))
+        written = [running.file.read_text(), running.server.stdout, running.server.stderr]
+
+    statements = [text for answer in answers for text in json.loads(answer.body)["sql"]]
+    assert all(UUID.fullmatch(name) for name in made)
+    assert len(set(made)) == len(given)
+    assert len(statements) == len(made)
+    for name, statement in zip(made, statements, strict=True):
+        assert f"/* /relayed/ {name} */" in statement
+    assert [headers["X-Request-ID"] for _, _, headers in web.seen] == made
+    headers = [(answer.headers, answer.body) for answer in answers]
+    for text in (*written, str(headers), str(web.seen), str(statsd.lines)):
+        assert "hostile" not in text.lower()
+        assert HOSTILE_TRACE not in text.lower()
 
 
 def test_the_next_header_and_traceparent(running: Story) -> None:

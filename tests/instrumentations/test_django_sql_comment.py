@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from introspect.agent import work
 from introspect.agent.correlation import Inbound
+from introspect.bootstrap import start
 from introspect.instrumentations import django_sql_comment
 from tests.helpers.databases import Database
 
@@ -290,7 +291,7 @@ def test_mariadbs_bulk_insert_stays_one_statement(start_agent: Start, maria: Mar
 
 
 def test_bulk_create(start_agent: Start, server: Server) -> None:
-    """Django's own bulk insert carries the comment in each statement."""
+    """A statement of many rows, as `bulk_create` makes them, carries the comment."""
     start_agent()
     enter()
     rows = [(number,) for number in range(500)]
@@ -496,6 +497,32 @@ def test_route_and_view_once_they_are_known(
     own = f"{__name__}.{view.__qualname__}".replace("<", "_").replace(">", "_")
     said = f"/* books/_int:number_/ {own} */"
     assert seen == ["SELECT 'before'", f"{said} SELECT 'view'", f"{said} SELECT 'behind'"]
+
+
+class OtherDatabase:
+    """What a comment asks of a connection, as Django's of Oracle and Microsoft's of SQL Server answer it."""
+
+    alias = "default"
+    connection = object()
+
+    def __init__(self, vendor: str) -> None:
+        self.vendor = vendor
+
+
+@pytest.mark.parametrize("vendor", ["oracle", "microsoft"])
+def test_databases_that_keep_plans_by_text(start_agent: Start, vendor: str) -> None:
+    """On Oracle and SQL Server only the parts of few values are sent, on Oracle before the statement in any case."""
+    start_agent(SQL_COMMENT="path,id,route,caller", SQL_COMMENT_POSITION="suffix")
+
+    placed = django_sql_comment.comment_for(enter(), OtherDatabase(vendor))
+
+    assert re.fullmatch(
+        r"/\* books/_int:pk_/ (\S+/)?test_django_sql_comment\.py:\d+ \*/", placed.text
+    )
+    assert placed.is_suffix == (vendor != "oracle")
+    start.stop()
+    start_agent(SQL_COMMENT="path,id")
+    assert django_sql_comment.comment_for(enter(), OtherDatabase(vendor)).text == ""
 
 
 def test_by_alias(start_agent: Start, postgresql: Database, django: object) -> None:

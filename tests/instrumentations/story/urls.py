@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -15,6 +16,7 @@ from books.models import Book
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
+from django.db import connection
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import include, path
 
@@ -107,6 +109,17 @@ def rows(request):
     return HttpResponse("rows")
 
 
+def relayed(request):
+    """Call another service, and answer with the SQL that the database has been sent."""
+    statements = []
+    connection.ensure_connection()
+    connection.connection.set_trace_callback(statements.append)
+    Book.objects.count()
+    connection.connection.set_trace_callback(None)
+    urllib.request.urlopen(request.GET["to"]).close()
+    return JsonResponse({"here": current(), "sql": statements})
+
+
 def many(request, number):
     """Ask the database many times, the first time slowly."""
     for index in range(number):
@@ -185,6 +198,7 @@ urlpatterns = [
     path("threads/", threads),
     path("child/", child),
     path("rows/", rows),
+    path("relayed/", relayed),
     path("many/<int:number>/", many),
     path("boom/", boom),
     path("user/", logged_in),
