@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from introspect.agent.settings import Output
 
-QUEUE_LINES = 10_000
+QUEUE_LINES = 10_000  # of up to 1 KiB, fewer of longer ones: 35 MB at the worst
 BATCH_BYTES = 500_000
 SECONDS_AT_EXIT = 2.0
 SECONDS_BETWEEN_TRIES = (0.1, 0.5, 1.0, 5.0, 15.0)
@@ -199,7 +199,8 @@ class Shipper:
         queue = self._queue
         if queue is None or queue.pid != os.getpid():
             queue = self._new_queue()
-        if len(queue.lines) >= QUEUE_LINES:
+        # By the line's own length: a sum of all lengths could not be kept without a lock.
+        if len(queue.lines) * (len(line) >> 10 or 1) >= QUEUE_LINES:
             return False
         queue.lines.append(line)  # a deque's append is atomic, and never waits
         if queue.unstarted:

@@ -433,6 +433,19 @@ def test_a_full_queue_drops_and_counts(
     assert said.count("are dropped") == 1
 
 
+def test_a_queue_of_long_lines_takes_fewer() -> None:
+    """However long its lines are, a queue that nobody empties holds some tens of megabytes at most."""
+    out = outputs_to(f"tcp://{LOOPBACK}:{free_port()}")
+    for size in (32, 16, 8, 4, 2, 1):
+        line = b"x" * (size * 1024 - 1) + b"\n"
+        for _ in range(outputs.QUEUE_LINES):
+            out.write(line)
+
+    [shipper] = [write.__self__ for _, write in out._outputs]  # type: ignore[attr-defined]
+    assert sum(map(len, shipper._queue.lines)) < 40_000_000
+    assert len(shipper._queue.lines) >= outputs.QUEUE_LINES * 0.9
+
+
 def test_a_server_that_reads_nothing_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that accepts and then hangs costs lines, never time in the thread that logs."""
     monkeypatch.setattr(outputs, "QUEUE_LINES", 200)
