@@ -266,6 +266,29 @@ def test_threads_send_their_own(start_agent: Start, web: Server) -> None:
     assert all(path_ == f"/{headers['X-Request-ID']}" for _, path_, headers in web.seen)
 
 
+def test_what_outlives_its_unit(start_agent: Start, web: Server, call: Call) -> None:
+    """A thread that goes on behind the end of its request has the ID on its log lines, and sends it no further."""
+    start_agent()
+    made = work.Work(Inbound(ID))
+    work.current.set(made)
+    ended = threading.Event()
+    ids = []
+
+    def run() -> None:
+        ended.wait(10)
+        call(web.url)
+        ids.append(work.correlation_id())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    made.finish()
+    ended.set()
+    thread.join()
+
+    assert ids == [ID]
+    assert not {"x-request-id", "traceparent"} & sent(web)[0].keys()
+
+
 @pytest.mark.parametrize(
     ("headers", "names"),
     [
