@@ -108,7 +108,7 @@ def command_line(argv: list[str], name: str, options: dict[str, Any] | None = No
 
 def _secret_values(options: dict[str, Any], is_secret: Callable[[str], bool]) -> set[str]:
     """Return the values of those *options* that are named like a secret, as they were written."""
-    found = set()
+    found: set[str] = set()
     for name, value in options.items():
         if is_secret(name):
             values = value if type(value) in (list, tuple) else (value,)
