@@ -41,10 +41,11 @@ _NOT_IN_TAG = re.compile(r"[^A-Za-z0-9_./-]")
 class Series:
     """One metric with one set of tag values: what a line of it starts and ends with.
 
-    A line is ``head + value + type + [|@rate] + tail``.
+    A line is ``head + value + type + [|@rate] + tail``. Names hold no percent sign, so ``timing``
+    is the line of a timer to be completed by ``%``.
     """
 
-    __slots__ = ("head", "metric", "tail", "type", "values")
+    __slots__ = ("area", "head", "metric", "tail", "timing", "type", "values")
 
     def __init__(self, metric: Metric, values: tuple[str, ...], head: str, tail: str) -> None:
         self.metric = metric
@@ -52,6 +53,9 @@ class Series:
         self.head = head
         self.tail = tail
         self.type = f"|{WIRE_TYPES[metric.kind]}"
+        self.timing = f"{head}%.3f|ms{tail}"
+        self.area = metric.name
+        """Whose calls its samples are: those of the area with this name."""
 
     def __repr__(self) -> str:
         return f"<Series {self.head}…{self.type}{self.tail}>"
@@ -268,3 +272,8 @@ def configure(settings: Settings) -> Naming:
 def naming() -> Naming:
     """Return the grammar in force."""
     return _naming
+
+
+def service() -> str:
+    """Return who we are, as far as that is known: see ``Naming.service``."""
+    return _naming._service or _naming.service  # noqa: SLF001  asked for each log record

@@ -57,29 +57,30 @@ def record(
 
 
 # Authorisation by a signature over the headers (AWS and those alike): one more would break it.
-_SIGNED = re.compile(rb"\nauthorization: (?:aws4-|aws |signature|hmac|goog4-|tc3-|sharedkey)")
+_SIGNED = re.compile(rb"\n(?:authorization: (?:aws4-|aws |signature|hmac|goog4-|tc3-|sharedkey)|signature-input:)")
 
 
-def add_headers(request: list[bytes], host: str) -> None:
-    """Add the correlation headers that are not there to a *request* to *host*, unless it is signed.
+def add_headers(request: list[bytes], host: str | None) -> None:
+    """Add the correlation headers that are not there to a *request*, unless it is signed.
 
-    *request* is its lines so far, the request line first, without line ends. Each request is a step
-    of its own in the trace: its ``traceparent`` names a new span.
+    *request* is its lines so far, the request line first, without line ends; *host* is whom it goes
+    to, which may be ``None`` where the policy asks for none. Each request is a step of its own in
+    the trace: its ``traceparent`` names a new span.
     """
     unit = work.current.get()
     if unit is None or unit.finished or unit.correlation_id == correlation.NONE:
         return
     policy = correlation.policy
-    if policy.hosts is not None and not policy.may_send_to(host):
+    if policy.hosts is not None and not policy.may_send_to(host or UNKNOWN_HOST):
         return
+    # By `find`: whether bytes are `in` bytes, Python asks by raising an exception and catching it.
     present = b"\n".join(request).lower()
-    if b"\nauthorization:" in present and _SIGNED.search(present):
-        return
-    if b"\nsignature-input:" in present:
-        return
-    if policy.header is not None and policy.mark not in present:
+    if present.find(b"\nauthorization: ") > 0 or present.find(b"\nsignature-input:") > 0:
+        if _SIGNED.search(present):
+            return
+    if policy.header is not None and present.find(policy.mark) < 0:
         request.append(f"{policy.header}: {unit.correlation_id}".encode("ascii"))
-    if policy.sends_traceparent and b"\ntraceparent:" not in present:
+    if policy.sends_traceparent and present.find(b"\ntraceparent:") < 0:
         request.append(f"traceparent: {_child(unit)}".encode("ascii"))
 
 
@@ -95,7 +96,8 @@ def host_of(url: object) -> str:
     """Return the host of *url*, without credentials and port; ``unknown`` if it has none."""
     text = url.decode("latin-1") if isinstance(url, bytes) else str(url)
     # All URLs of one service share what stands before the path: that much is parsed once.
-    origin = text[: text.find("/", len("https://"))] if text.count("/") > 2 else text  # noqa: PLR2004
+    end = text.find("/", len("https://"))
+    origin = text[:end] if end > 0 else text
     host = _hosts.get(origin)
     if host is None:
         if len(_hosts) >= HOSTS_KEPT:

@@ -16,7 +16,12 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from introspect.agent import guard, imports
-from introspect.agent.wrappers import timed_call
+from introspect.agent.wrappers import (
+    amended_call,
+    noticed_call,
+    rewritten_call,
+    timed_call,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -72,23 +77,8 @@ def timed(
 
 
 def noticed(target: str, notice: Function) -> Patch:
-    """Run ``notice(args, kwargs)`` ahead of each call of *target*, a plain function."""
-
-    def wrap(original: Function) -> Function:
-        look = _tested(notice)
-
-        @functools.wraps(original)
-        def noticed_call(*args: Any, **kwargs: Any) -> Any:
-            __traceback_hide__ = True
-            try:
-                look(args, kwargs)
-            except Exception:
-                guard.swallow(look)
-            return original(*args, **kwargs)
-
-        return noticed_call
-
-    return Patch(target, wrap)
+    """Run ``notice(args, kwargs)`` ahead of each call of *target*."""
+    return Patch(target, lambda original: noticed_call(original, _tested(notice)))
 
 
 def rewriting(target: str, rewrite: Function) -> Patch:
@@ -112,25 +102,30 @@ def rewriting(target: str, rewrite: Function) -> Patch:
     return Patch(target, wrap)
 
 
-def amended(target: str, amend: Function) -> Patch:
-    """Return ``amend(args, kwargs, result)`` in place of the result of *target*."""
+def rewriting_argument(target: str, position: int, rewrite: Function) -> Patch:
+    """Call *target* with another argument at *position*: ``rewrite(args, kwargs)`` returns it.
+
+    For what is called often: the others are passed on as they came. Where *target* is no plain
+    function, or has been replaced by one of any arguments, they are not told apart.
+    """
+
+    def rewritten(args: Any, kwargs: Any) -> Any:
+        if len(args) <= position:
+            return args, kwargs
+        return (*args[:position], rewrite(args, kwargs), *args[position + 1 :]), kwargs
 
     def wrap(original: Function) -> Function:
-        correct = _tested(amend)
-
-        @functools.wraps(original)
-        def amended_call(*args: Any, **kwargs: Any) -> Any:
-            __traceback_hide__ = True
-            result = original(*args, **kwargs)
-            try:
-                return correct(args, kwargs, result)
-            except Exception:
-                guard.swallow(correct)
-                return result
-
-        return amended_call
+        try:
+            return rewritten_call(original, _tested(rewrite), position)
+        except TypeError:
+            return rewriting(target, rewritten).wrap(original)
 
     return Patch(target, wrap)
+
+
+def amended(target: str, amend: Function) -> Patch:
+    """Return ``amend(args, kwargs, result)`` in place of the result of *target*."""
+    return Patch(target, lambda original: amended_call(original, _tested(amend)))
 
 
 _fault = False

@@ -203,11 +203,12 @@ class Work:
         totals = self.totals
         for series, _started, seconds, area, _detail in self.samples:
             if area is not None:
-                total = totals.get(area)
-                if total is None:
+                try:
+                    total = totals[area]
+                except KeyError:  # once for each area
                     total = totals[area] = Total()
                 total.seconds += seconds
-                if series.metric.name == area:
+                if series.area == area:
                     total.calls += 1
         if _on_end is not None:
             self._keep_events()
@@ -362,6 +363,8 @@ current: ContextVar[Work | None] = ContextVar("introspect_work", default=None)
 """The unit of work that this thread, greenlet or task is in. It stays set after the unit has
 ended, so that an access log line still sees it, and is overwritten by the next, never reset."""
 
+_current = current.get
+
 SECONDS_BETWEEN_READINGS = 10.0
 
 _last_overhead_seconds = 0.0
@@ -448,13 +451,14 @@ def record(
     The per-unit total of *area* grows by its duration, and its count by one if *series* is of the
     metric with that name.
     """
-    work = current.get()
+    work = _current()
     if work is None or work.finished:
         _process.add((series, started, ended - started, area, None))
         _process.recorded()
         return
-    work.samples.append((series, started, ended - started, area, detail))
-    if len(work.samples) >= SAMPLES_HELD or ended >= work.flush_at:
+    samples = work.samples
+    samples.append((series, started, ended - started, area, detail))
+    if len(samples) >= SAMPLES_HELD or ended >= work.flush_at:
         work.overflow()
 
 
@@ -466,13 +470,14 @@ def count_error() -> None:
 
 def count(series: Series, increment: int = 1) -> None:
     """Add *increment* to a counter of the current unit."""
-    work = current.get()
+    work = _current()
     if work is None or work.finished:
         _process.count(series, increment)
         _process.recorded()
         return
-    work.count(series, increment)
-    if len(work.counts) >= SAMPLES_HELD:
+    counts = work.counts
+    counts.append((series, increment))
+    if len(counts) >= SAMPLES_HELD:
         work.overflow()
 
 

@@ -1,8 +1,9 @@
-"""What stands in the place of a timed function: a function of the same signature, made from text.
+"""What stands in the place of a replaced function: one of the same signature, made from text.
 
 A closure over ``*args, **kwargs`` would do. But to call on with those takes Python through C, which
-costs a third of a microsecond and stack at every level of nested templates, and who calls with
-wrong arguments would hear of it one frame further down than without us.
+costs a third of a microsecond and stack at every level of nested templates, packs each keyword into
+a dictionary and unpacks it, and who calls with wrong arguments would hear of it one frame further
+down than without us.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import inspect
 import os
 from time import perf_counter as clock
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from introspect.agent import guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    Function = Callable[..., Any]
 
 PASS: Final = object()
 """Returned by a ``before``: let this call through, unobserved."""
@@ -76,36 +79,91 @@ _AROUND = """\
     return _result
 """
 
+_NOTICED = """\
+{definition} noticed_call({parameters}):
+    __traceback_hide__ = True
+    try:
+        _notice({args}, {kwargs})
+    except Exception:
+        _swallow(_notice)
+    return {call}
+"""
 
-def timed_call(
-    original: Callable[..., Any], before: Callable[..., Any] | None, after: Callable[..., Any]
-) -> Callable[..., Any]:
+_AMENDED = """\
+{definition} amended_call({parameters}):
+    __traceback_hide__ = True
+    _result = {call}
+    try:
+        return _amend({args}, {kwargs}, _result)
+    except Exception:
+        _swallow(_amend)
+        return _result
+"""
+
+_REWRITTEN = """\
+{definition} rewritten_call({parameters}):
+    __traceback_hide__ = True
+    try:
+        {argument} = _rewrite({args}, {kwargs})
+    except Exception:
+        _swallow(_rewrite)
+    return {call}
+"""
+
+
+def timed_call(original: Function, before: Function | None, after: Function) -> Function:
     """Return a function, or coroutine function, that calls *original* once, observed.
 
     ``before`` and ``after`` are those of ``patching.timed``.
     """
+    return _made(_AROUND if before else _BEHIND, original, _before=before, _after=after)
+
+
+def noticed_call(original: Function, notice: Function) -> Function:
+    """Return a function that calls *notice* first: see ``patching.noticed``."""
+    return _made(_NOTICED, original, _notice=notice)
+
+
+def amended_call(original: Function, amend: Function) -> Function:
+    """Return a function whose result is *amend*'s: see ``patching.amended``."""
+    return _made(_AMENDED, original, _amend=amend)
+
+
+def rewritten_call(original: Function, rewrite: Function, position: int) -> Function:
+    """Return a function that passes on what *rewrite* returns as the argument at *position*.
+
+    Raises ``TypeError`` if *original* has no such parameter by name.
+    """
+    return _made(_REWRITTEN, original, position, _rewrite=rewrite)
+
+
+def _made(text: str, original: Function, position: int = 0, **names: Any) -> Function:
+    signature = _signature(original)
+    if position and len(signature.names) <= position:
+        raise TypeError(f"{original!r} has no parameter number {position}")
+    is_coroutine = inspect.iscoroutinefunction(original)
+    source = text.format(
+        definition="async def" if is_coroutine else "def",
+        call=f"{'await ' if is_coroutine else ''}_original({signature.values})",
+        parameters=signature.parameters,
+        args=signature.args,
+        kwargs=signature.kwargs,
+        argument=signature.names[position] if position else "",
+    )
     namespace: dict[str, Any] = {
         "__name__": __name__,
         "_original": original,
-        "_before": before,
-        "_after": after,
         "_clock": clock,
         "_swallow": guard.swallow,
         "_PASS": PASS,
         "_NO_KEYWORDS": {},
+        **names,
+        **signature.defaults,
     }
-    parameters, values, args, kwargs = _signature(original, namespace)
-    is_coroutine = inspect.iscoroutinefunction(original)
-    source = (_AROUND if before else _BEHIND).format(
-        definition="async def" if is_coroutine else "def",
-        call=f"{'await ' if is_coroutine else ''}_original({values})",
-        parameters=parameters,
-        args=args,
-        kwargs=kwargs,
-    )
     # The same text for many a function: its code is compiled once.
     exec(_compiled(source), namespace)  # noqa: S102  nothing but names of parameters goes in
-    made: Callable[..., Any] = functools.wraps(original)(namespace["timed_call"])
+    name = text.split("(", 1)[0].rsplit(" ", 1)[1]
+    made: Function = functools.wraps(original)(namespace[name])
     return made
 
 
@@ -114,26 +172,62 @@ def _compiled(source: str) -> Any:
     return compile(source, FILE_NAME, "exec")
 
 
-def _signature(original: Any, namespace: dict[str, Any]) -> tuple[str, str, str, str]:
-    """Return how *original* is defined and called, and its arguments as a tuple and a dictionary.
+class _Signature(NamedTuple):
+    """A function's parameters as text: as it is defined, as it is called, and as data."""
 
-    Defaults are put into *namespace*. Where there is more than plain parameters: any arguments.
-    """
+    parameters: str
+    values: str
+    args: str
+    kwargs: str
+    names: tuple[str, ...]
+    defaults: dict[str, Any]
+
+
+_ANY_ARGUMENTS = _Signature("*args, **kwargs", "*args, **kwargs", "args", "kwargs", (), {})
+
+
+def _signature(original: Any) -> _Signature:
+    """Read the signature of *original*; of what is no plain function, nothing is known."""
     code = original.__code__ if type(original) is FunctionType else None
-    if (
-        code is None
-        or not code.co_argcount
-        or code.co_posonlyargcount
-        or code.co_kwonlyargcount
-        or code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
-        or any(name.startswith("_") for name in code.co_varnames[: code.co_argcount])
-    ):
-        return "*args, **kwargs", "*args, **kwargs", "args", "kwargs"
-    names = code.co_varnames[: code.co_argcount]
-    defaults = original.__defaults__ or ()
-    written = list(names)
-    for number, value in enumerate(defaults, start=len(names) - len(defaults)):
-        namespace[f"_default_{number}"] = value
-        written[number] += f"=_default_{number}"
-    values = ", ".join(names)
-    return ", ".join(written), values, f"({values},)", "_NO_KEYWORDS"
+    if code is None or not code.co_argcount:
+        return _ANY_ARGUMENTS
+    by_position = code.co_varnames[: code.co_argcount]
+    stars = code.co_argcount + code.co_kwonlyargcount
+    by_keyword = code.co_varnames[code.co_argcount : stars]
+    others = list(code.co_varnames[stars:])
+    rest = others.pop(0) if code.co_flags & inspect.CO_VARARGS else ""
+    keywords = others.pop(0) if code.co_flags & inspect.CO_VARKEYWORDS else ""
+    if any(name.startswith("_") for name in (*by_position, *by_keyword, rest, keywords)):
+        return _ANY_ARGUMENTS  # `_started` and the like are ours
+
+    defaults = {}
+    parameters = list(by_position)
+    values = original.__defaults__ or ()
+    for number, value in enumerate(values, start=len(by_position) - len(values)):
+        defaults[f"_default_{number}"] = value
+        parameters[number] += f"=_default_{number}"
+    if code.co_posonlyargcount:
+        parameters.insert(code.co_posonlyargcount, "/")
+    if rest or by_keyword:
+        parameters.append(f"*{rest}")
+    for name in by_keyword:
+        if name in (original.__kwdefaults__ or {}):
+            defaults[f"_default_{name}"] = original.__kwdefaults__[name]
+            parameters.append(f"{name}=_default_{name}")
+        else:
+            parameters.append(name)
+    parameters += [f"**{keywords}"] if keywords else []
+
+    positional = [*by_position, *([f"*{rest}"] if rest else [])]
+    passed = [*(f"{name}={name}" for name in by_keyword), *([f"**{keywords}"] if keywords else [])]
+    as_items = [f"{name!r}: {name}" for name in by_keyword]
+    return _Signature(
+        ", ".join(parameters),
+        ", ".join([*positional, *passed]),
+        f"({', '.join(positional)},)",
+        f"{{{', '.join([*as_items, *passed[len(by_keyword) :]])}}}"
+        if as_items
+        else keywords or "_NO_KEYWORDS",
+        by_position,
+        defaults,
+    )

@@ -21,6 +21,8 @@ ERROR = Metric("db.error", COUNTER, "", ("alias", "class"), "statements and othe
 
 AREA = "db"
 
+record = work.record
+
 # The verbs that are told apart; a statement of any other counts as `_other`.
 VERBS = frozenset(
     {
@@ -52,10 +54,10 @@ def statement_ran(
     """Record one ``execute`` or ``executemany``. The parameters are never looked at."""
     database = args[0].db
     alias = database.alias
-    sql = args[1] if len(args) > 1 else kwargs.get("sql")
+    sql = kwargs["sql"] if kwargs else args[1]
     verb = (_VERB_BY_START.get(sql[:6]) if type(sql) is str else None) or verb_of(sql)
     detail = _detail(database, sql, error) if work.detail_wanted else None
-    work.record(QUERY.series[alias, verb], started, ended, AREA, detail)
+    record(QUERY.series[alias, verb], started, ended, AREA, detail)
     if error is not None:
         work.count(ERROR.of(alias, type(error).__name__))
 

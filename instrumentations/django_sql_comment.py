@@ -7,13 +7,15 @@ application's own SQL, and on the class, so that every alias and every kind of c
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from introspect.agent import frames, sqlcomment, work
-from introspect.agent.patching import Patch, amended, rewriting
+from introspect.agent.patching import Patch, amended, rewriting_argument
 
 if TYPE_CHECKING:
     from introspect.agent.settings import Settings
+
+current = work.current.get
 
 _choice = sqlcomment.parse("path")
 _is_suffix = False
@@ -33,53 +35,49 @@ def configure(settings: Settings) -> None:
     _is_suffix = settings.sql_comment_position == "suffix"
 
 
-def statement_runs(args: Any, kwargs: Any) -> Any:
-    """Add the comment to the SQL of ``_execute(cursor, sql, params, …)``."""
-    unit = work.current.get()
-    if unit is None or unit.finished or len(args) < 2:  # noqa: PLR2004
-        return args, kwargs
-    cursor, sql = args[0], args[1]
-    placed = unit.sql_comments.get(cursor.db.alias) or comment_for(unit, cursor.db)
-    comment, is_suffix = placed
-    if not comment:
-        return args, kwargs
-    unit.last_comment = comment
-    if type(sql) is str and not is_suffix and sql.strip(_NOTHING):
-        commented = f"{comment} {sql}"  # what nearly every statement is
-    else:
-        commented = _with_comment(sql, comment, suffix=is_suffix)
-    return (cursor, commented, *args[2:]), kwargs
+def statement_runs(args: Any, _kwargs: Any) -> Any:
+    """Return the SQL of ``_execute(cursor, sql, params, …)`` with the comment."""
+    sql = args[1]
+    unit = current()
+    if unit is None or unit.finished:
+        return sql
+    database = args[0].db
+    placed = unit.sql_comments.get(database.alias) or comment_for(unit, database)
+    if placed.prefix and type(sql) is str and sql.strip(_NOTHING):
+        return placed.prefix + sql  # what nearly every statement is
+    return _with_comment(sql, placed)
 
 
 def statements_run(args: Any, kwargs: Any) -> Any:
-    """Add the comment to the SQL of ``_executemany(cursor, sql, param_list, …)``.
+    """Return the SQL of ``_executemany(cursor, sql, param_list, …)`` with the comment.
 
     MySQL's drivers turn ``INSERT … VALUES`` into one statement of many rows if a regular expression
     matches the whole text: it takes a comment behind the verb, and nowhere else.
     """
-    if len(args) > 1 and args[0].db.vendor == "mysql" and type(args[1]) is str:
+    sql = args[1]
+    if args[0].db.vendor == "mysql" and type(sql) is str:
         unit = work.active()
         comment = comment_for(unit, args[0].db).text if unit is not None else ""
-        verb, space, rest = args[1].lstrip().partition(" ")
-        if not comment or not space:
-            return args, kwargs
-        return (args[0], f"{verb} {comment} {rest}", *args[2:]), kwargs
+        verb, space, rest = sql.lstrip().partition(" ")
+        return f"{verb} {comment} {rest}" if comment and space else sql
     return statement_runs(args, kwargs)
 
 
 def without_comment(_args: Any, _kwargs: Any, text: Any) -> Any:
     """Take our comment out of what a driver says it has sent: debug tools show that."""
     unit = work.active()
-    if unit is None or not unit.last_comment or not isinstance(text, str):
+    if unit is None or not isinstance(text, str):
         return text
-    for form in (f"{unit.last_comment} ", f" {unit.last_comment}"):
-        text = text.replace(form, "", 1)
+    comments = {unit.last_comment, *(placed.text for placed in unit.sql_comments.values())} - {""}
+    for comment in comments:
+        for form in (f"{comment} ", f" {comment}"):
+            text = text.replace(form, "", 1)
     return text
 
 
 _PATCHES_OF_CURSORS = (
-    rewriting("django.db.backends.utils:CursorWrapper._execute", statement_runs),
-    rewriting("django.db.backends.utils:CursorWrapper._executemany", statements_run),
+    rewriting_argument("django.db.backends.utils:CursorWrapper._execute", 1, statement_runs),
+    rewriting_argument("django.db.backends.utils:CursorWrapper._executemany", 1, statements_run),
 )
 
 # Of Django's own databases, these two ask the driver.
@@ -101,11 +99,16 @@ def patches(settings: Settings) -> tuple[Patch, ...]:
     return () if settings.sql_comment.is_off() else PATCHES
 
 
-class Placed(NamedTuple):
+class Placed:
     """A comment, which may be empty, and whether it stands behind the statement."""
 
-    text: str
-    is_suffix: bool
+    __slots__ = ("is_suffix", "prefix", "text")
+
+    def __init__(self, text: str, *, is_suffix: bool) -> None:
+        self.text = text
+        self.is_suffix = is_suffix
+        self.prefix = f"{text} " if text and not is_suffix else ""
+        """What goes in front of a statement, where that is its place."""
 
 
 def comment_for(unit: work.Work, database: Any) -> Placed:
@@ -120,9 +123,11 @@ def comment_for(unit: work.Work, database: Any) -> Placed:
     texts = unit.comment_parts(parts)
     if "caller" in parts:
         texts.append(frames.caller())
-    placed = Placed(sqlcomment.comment(texts), _goes_behind(database))
+    placed = Placed(sqlcomment.comment(texts), is_suffix=_goes_behind(database))
     if "caller" not in parts and unit.comments_are_final(parts):
         unit.sql_comments[alias] = placed
+    else:
+        unit.last_comment = placed.text
     return placed
 
 
@@ -142,8 +147,11 @@ def _goes_behind(database: Any) -> bool:
     return _is_suffix
 
 
-def _with_comment(sql: Any, comment: str, *, suffix: bool) -> Any:
+def _with_comment(sql: Any, placed: Placed) -> Any:
+    comment, suffix = placed.text, placed.is_suffix
     kind = type(sql)
+    if not comment:
+        return sql
     if kind is str or issubclass(kind, str):
         if not sql.strip(_NOTHING):
             return sql

@@ -10,25 +10,32 @@ from __future__ import annotations
 from time import perf_counter as clock
 from typing import Any
 
-from introspect.agent import outgoing
+from introspect.agent import correlation, outgoing
 from introspect.agent.patching import timed
+from introspect.agent.wrappers import PASS
 
-# When the request was sent and to whom, kept on the connection until the answer is there.
+# When the request was sent and to whom, kept on the connection until the answer is there, if the
+# call is counted here.
 _STARTED = "_introspect_started"
 
 
-def headers_complete(args: Any, _kwargs: Any) -> None:
-    """Note time and host, and send the correlation headers along."""
+def headers_complete(args: Any, _kwargs: Any) -> Any:
+    """Send the correlation headers along; note time and host, unless a library further out does."""
     connection = args[0]
     # The request so far, a list of lines as bytes: private, and the same since Python 2.
     lines = connection._buffer  # noqa: SLF001
     if not lines:
-        return
-    host = _destination(connection, lines[0])
-    if not outgoing.is_in_call.get():
-        connection.__dict__[_STARTED] = (clock(), host)
+        return PASS
+    is_in_call = outgoing.is_in_call.get()
+    host = None
+    if not is_in_call or correlation.policy.hosts is not None:
+        host = _destination(connection, lines[0])
     # Not by `putheader`, which checks what is known to be good: 2 µs each.
     outgoing.add_headers(lines, host)
+    if is_in_call:
+        return PASS
+    connection.__dict__[_STARTED] = (clock(), host)
+    return None
 
 
 def _destination(connection: Any, request_line: bytes) -> str:
@@ -36,7 +43,7 @@ def _destination(connection: Any, request_line: bytes) -> str:
     tunnel = getattr(connection, "_tunnel_host", None)
     if tunnel:
         return str(tunnel).lower()
-    if b"://" in request_line:
+    if request_line.find(b"://") > 0:
         target = request_line.split(b" ")[1]
         if not target.startswith(b"/"):
             return outgoing.host_of(target)
@@ -55,6 +62,8 @@ def answered(
     _started: float, ended: float, args: Any, _kwargs: Any, result: Any, error: Any
 ) -> None:
     """Record one call, unless a library further out does."""
+    if outgoing.is_in_call.get():
+        return
     noted = args[0].__dict__.pop(_STARTED, None)
     if noted is not None:
         started, host = noted

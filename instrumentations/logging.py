@@ -1,10 +1,10 @@
 """Put the correlation ID on every log record, count records, and ship them as JSON if asked to.
 
-``makeRecord`` is the one place that every logger's record goes through, Django's, gunicorn's and
-those of loggers that a later ``dictConfig`` makes included. It runs after ``extra`` has been
-applied: a record factory would make the application's own ``extra={"correlation_id": …}`` raise
-``KeyError``. Records that no logger has made, as those that come over a socket, get theirs where
-they are made from a dictionary or handed to a logger.
+``Logger.handle`` is the one place that every logger's record goes through, ahead of its filters:
+Django's, gunicorn's and those of loggers that a later ``dictConfig`` makes included. It runs after
+``extra`` has been applied: a record factory would make the application's own
+``extra={"correlation_id": …}`` raise ``KeyError``. Records made from a dictionary, as those that
+come over a socket, have theirs from then on.
 """
 
 from __future__ import annotations
@@ -57,13 +57,10 @@ def write(line: bytes) -> None:
         _outputs.write(line)
 
 
-def record_made(
-    _started: float, _ended: float, _args: Any, _kwargs: Any, record: Any, error: Any
-) -> None:
-    """Set ``correlation_id`` and ``service``, unless the application has."""
-    if error is not None:
-        return
-    _identify(record)
+def record_comes(args: Any, _kwargs: Any) -> None:
+    """Set ``correlation_id`` and ``service``, unless the application has, and count the record."""
+    record = args[1]
+    identify(record)
     if not _is_own_thread():
         work.count(RECORD.series[(LEVELS.get(record.levelno, OTHER),)])
 
@@ -71,23 +68,18 @@ def record_made(
 def record_read(
     _started: float, _ended: float, _args: Any, _kwargs: Any, record: Any, error: Any
 ) -> None:
-    """Do the same for a record made from a dictionary; who has sent it has counted it."""
+    """Identify a record made from a dictionary, which may be handed to a handler at once."""
     if error is None:
-        _identify(record)
+        identify(record)
 
 
-def record_comes(args: Any, _kwargs: Any) -> None:
-    """Do the same for a record made by hand, ahead of its logger's filters."""
-    if "service" not in args[1].__dict__:
-        _identify(args[1])
-
-
-def _identify(record: Any) -> None:
+def identify(record: Any) -> None:
+    """Set ``correlation_id`` and ``service`` of a record, unless the application has."""
     attributes = record.__dict__
     if "correlation_id" not in attributes:
         attributes["correlation_id"] = work.correlation_id()
     if "service" not in attributes:
-        attributes["service"] = metrics.naming().service
+        attributes["service"] = metrics.service()
 
 
 def record_handled(
@@ -101,9 +93,8 @@ def record_handled(
 
 
 _IDENTIFY = (
-    timed("logging:Logger.makeRecord", after=record_made),
-    timed("logging:makeLogRecord", after=record_read),
     noticed("logging:Logger.handle", record_comes),
+    timed("logging:makeLogRecord", after=record_read),
 )
 _SHIP = timed("logging:Logger.callHandlers", after=record_handled)
 

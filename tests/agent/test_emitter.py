@@ -39,7 +39,7 @@ class TestPacking:
     @given(st.lists(st.text("ab.:|", min_size=1, max_size=1600), max_size=60))
     def test_packing(self, lines: list[str]) -> None:
         """Every line arrives whole and in order, and a datagram is full before the next begins."""
-        packed = datagrams(lines)
+        packed = datagrams("\n".join(lines))
 
         assert b"\n".join(packed).decode().split("\n") == (lines or [""])
         assert all(len(one) <= DATAGRAM_BYTES or b"\n" not in one for one in packed)
@@ -48,12 +48,12 @@ class TestPacking:
 
     def test_exactly_full(self) -> None:
         """1432 bytes are one datagram, 1433 are two."""
-        assert len(datagrams(["x" * 715, "x" * 716])) == 1
-        assert len(datagrams(["x" * 716, "x" * 716])) == 2
+        assert len(datagrams(f"{'x' * 715}\n{'x' * 716}")) == 1
+        assert len(datagrams(f"{'x' * 716}\n{'x' * 716}")) == 2
 
     def test_nothing(self) -> None:
         """Nothing to say is no datagram."""
-        assert datagrams([]) == []
+        assert datagrams("") == []
 
 
 class TestSamples:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from introspect.agent import guard, patching, wrappers
-from introspect.agent.patching import amended, noticed, rewriting, timed
+from introspect.agent.patching import amended, noticed, rewriting, rewriting_argument, timed
 from introspect.agent.wrappers import PASS
 
 NUMBERS = itertools.count()
@@ -257,12 +257,12 @@ class TestCalls:
     """What one call is."""
 
     def test_what_an_observer_gets(self, module: ModuleType, calls: Calls) -> None:
-        """It gets times, arguments, result and error."""
+        """It gets times, arguments, those left out by their defaults, result and error."""
         patching.apply([timed(f"{module.__name__}:function", after=observer(calls))])
         module.function(1, c=4)
         ((args, kwargs, result, error, seconds),) = calls
 
-        assert (args, kwargs, error) == ((1,), {"c": 4}, None)
+        assert (args, kwargs, error) == ((1, 2), {"c": 4}, None)
         assert result == (1, 2, (), 4, {})
         assert 0 <= seconds < 1
 
@@ -326,14 +326,14 @@ class TestCalls:
         assert isinstance(calls[0][3], SystemExit)
 
     def test_noticed(self, module: ModuleType) -> None:
-        """`noticed` runs ahead of the call."""
+        """`noticed` runs ahead of the call, and sees defaults as arguments."""
         seen: list[Any] = []
         patching.apply(
             [noticed(f"{module.__name__}:function", lambda args, _kwargs: seen.append(args))]
         )
 
         assert module.function(1)[0] == 1
-        assert seen == [(1,)]
+        assert seen == [(1, 2)]
 
     def test_rewriting(self, module: ModuleType) -> None:
         """`rewriting` calls with other arguments."""
@@ -494,6 +494,18 @@ class Signatures:
         """Take what there is."""
         return args, kwargs
 
+    def required(self, a: object = 1, *, b: object, d: object = DEFAULT) -> object:
+        """Take one by keyword that must be there."""
+        return a, b, d
+
+    def rest(self, a: object, *others: object, b: object = 2, **more: object) -> object:
+        """Take some by name, and what else there is."""
+        return a, others, b, more
+
+    def keywords(self, a: object, /, b: object = DEFAULT, **more: object) -> object:
+        """Take what else comes by keyword, names of the other parameters included."""
+        return a, b, more
+
     def private(self, _result: object, _started: object = 1) -> object:
         """Have parameters of names that the wrapper uses."""
         return _result, _started
@@ -503,12 +515,22 @@ class Signatures:
         return a, b
 
 
-@pytest.mark.parametrize("before", [None, lambda _args, _kwargs: None, lambda _args, _kwargs: PASS])
+KINDS = {
+    "behind": timed("x:y", after=lambda *_: None),
+    "around": timed("x:y", before=lambda _args, _kwargs: None, after=lambda *_: None),
+    "passed": timed("x:y", before=lambda _args, _kwargs: PASS, after=lambda *_: None),
+    "noticed": noticed("x:y", lambda _args, _kwargs: None),
+    "amended": amended("x:y", lambda _args, _kwargs, result: result),
+    "rewriting_argument": rewriting_argument("x:y", 1, lambda args, _kwargs: args[1]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", [name for name in vars(Signatures) if name[0] != "_"])
-def test_a_timed_function_takes_what_it_took(name: str, before: Any) -> None:
+def test_a_replacement_takes_what_the_original_took(name: str, kind: str) -> None:
     """By position, by keyword and by default, results and complaints are those of the original."""
     original = getattr(Signatures, name)
-    replaced = timed("x:y", before=before, after=lambda *_: None).wrap(original)
+    replaced = KINDS[kind].wrap(original)
     thing = Signatures()
 
     def outcome(function: Any, args: Any, kwargs: Any) -> object:
@@ -519,7 +541,7 @@ def test_a_timed_function_takes_what_it_took(name: str, before: Any) -> None:
             return str(error)
 
     for args in ((), (1,), (1, 2), (1, 2, 3, 4)):
-        for kwargs in ({}, {"a": 1}, {"b": 2}, {"a": 1, "b": 2}, {"d": 4}, {"_result": 5}):
+        for kwargs in ({}, {"a": 1}, {"b": 2}, {"a": 1, "b": 2}, {"b": 2, "d": 4}, {"_result": 5}):
             assert outcome(replaced, args, kwargs) == outcome(original, args, kwargs)
     assert inspect.signature(replaced) == inspect.signature(original)
     assert inspect.iscoroutinefunction(replaced) == inspect.iscoroutinefunction(original)

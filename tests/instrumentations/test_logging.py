@@ -279,7 +279,7 @@ def test_stopped(start_agent: Start, logger: logging.Logger, tmp_path: Path) -> 
     file = tmp_path / "log"
     start_agent(LOG=f"file://{file}")
     start.stop()
-    record = logger.makeRecord("x", 20, "x", 1, "x", (), None)
+    record = logging.makeLogRecord({})
     logger.warning("not shipped")
 
     assert not hasattr(record, "correlation_id")

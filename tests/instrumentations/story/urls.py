@@ -28,7 +28,7 @@ pool = ThreadPoolExecutor(1)
 
 def current():
     """Return the ID that a log line of this place would bear."""
-    made = logger.makeRecord("story", logging.INFO, __file__, 1, "here", (), None)
+    made = logging.makeLogRecord({})
     return made.correlation_id
 
 

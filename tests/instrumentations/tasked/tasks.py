@@ -16,7 +16,7 @@ logger = logging.getLogger("tasked")
 
 def logged_id():
     """Return the ID that a log line of this place would bear."""
-    made = logger.makeRecord("tasked", 20, __file__, 1, "", (), None)
+    made = logging.makeLogRecord({})
     return getattr(made, "correlation_id", None)
 
 

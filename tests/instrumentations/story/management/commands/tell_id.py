@@ -24,7 +24,7 @@ class Command(BaseCommand):
         for _ in range(queries):
             Book.objects.count()
         logging.getLogger("story").info("told")
-        made = logging.getLogger("story").makeRecord("story", 20, "x", 1, "here", (), None)
+        made = logging.makeLogRecord({})
         if fail:
             raise CommandError("failed on request")
         self.stdout.write(made.correlation_id)
