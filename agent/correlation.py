@@ -64,7 +64,8 @@ class Policy:
         named = [header for header in headers if header.lower() != TRACEPARENT]
         self.header = named[0] if named else None
         """Outbound and response header; ``None`` where only ``traceparent`` is named."""
-        self.mark = f"\n{self.header.lower()}:".encode("ascii") if self.header else b""
+        self.header_key = self.header.lower() if self.header else ""
+        self.mark = f"\n{self.header_key}:".encode("ascii") if self.header else b""
         """What stands in a request, in lower case, that has this header."""
         self.sends_traceparent = len(named) < len(headers)
         # Each inbound header as WSGI and ASGI spell it, and in lower case.

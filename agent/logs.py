@@ -16,13 +16,14 @@ import re
 import socket
 import traceback
 import uuid
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Final
 
 from introspect.agent import metrics, work
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
 
     from introspect.agent.settings import Settings
@@ -392,20 +393,21 @@ def encode(line: Line, events: Sequence[str] = ()) -> bytes:
 def dumped(line: Line) -> bytes:
     """Return *line* as JSON, newline included, whatever its size."""
     # Lone surrogates, from file names that are not UTF-8, cannot be encoded.
-    return _encoder.encode(line).encode("utf-8", "replace") + b"\n"
+    return "".join(_chunks(line, 0)).encode("utf-8", "replace") + b"\n"
 
 
 def quoted(text: str) -> str:
     """Return *text* as a JSON string."""
-    return _encoder.encode(text)
+    return encode_basestring(text)
 
 
 def _type_name(value: object) -> str:
     return f"<{type(value).__qualname__}>"
 
 
-# Made once: `json.dumps` makes one for each call that asks for anything unusual. Lines are made of
-# copies, so they hold no cycles.
+# Made once: `json.dumps` makes one for each call that asks for anything unusual, and `encode` makes
+# the function written in C anew each time, where there is one. Lines are made of copies, so they
+# hold no cycles.
 _encoder = json.JSONEncoder(
     ensure_ascii=False,
     check_circular=False,
@@ -413,6 +415,18 @@ _encoder = json.JSONEncoder(
     allow_nan=False,
     default=_type_name,
 )
+
+
+def _chunks_function() -> Callable[[Line, int], Iterable[str]]:
+    if json.encoder.c_make_encoder is None:
+        return lambda line, _level: [_encoder.encode(line)]
+    made: Any = json.encoder.c_make_encoder(
+        None, _type_name, encode_basestring, None, ":", ",", False, False, False
+    )
+    return made  # type: ignore[no-any-return]
+
+
+_chunks = _chunks_function()
 
 
 def _cut(value: Any, longest: int) -> Any:

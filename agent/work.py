@@ -11,6 +11,7 @@ import _thread
 import os
 import time
 from contextvars import ContextVar
+from operator import itemgetter
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -78,6 +79,8 @@ class Total:
 
 
 _NO_CALLS = Total()
+
+_seconds = itemgetter(2)  # of a sample
 
 
 class Work:
@@ -215,14 +218,18 @@ class Work:
 
     def _keep_events(self) -> None:
         calls = [sample for sample in self.samples if sample[1]]
-        for sample in calls:
-            detail = sample[4]
-            if type(detail) is not Query:
-                continue
-            if self.slowest_query is None or sample[2] > self.slowest_query[2]:
-                self.slowest_query = sample
-            if detail.sql in self.statements or len(self.statements) < STATEMENTS_KEPT:
-                self.statements[detail.sql] = self.statements.get(detail.sql, 0) + 1
+        queries = [sample for sample in calls if type(sample[4]) is Query]
+        if queries:
+            slowest = max(queries, key=_seconds)
+            if self.slowest_query is None or slowest[2] > self.slowest_query[2]:
+                self.slowest_query = slowest
+            statements = self.statements
+            for query in queries:
+                text = query[4][0]
+                if text in statements:
+                    statements[text] += 1
+                elif len(statements) < STATEMENTS_KEPT:
+                    statements[text] = 1
         self.events += calls
         surplus = len(self.events) - EVENTS_KEPT
         if surplus > 0:

@@ -13,6 +13,7 @@ import time
 import weakref
 from functools import partial
 from time import perf_counter as clock
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from introspect.agent import correlation, ending, frames, guard, work
@@ -379,18 +380,21 @@ _ID_SET = "_introspect_correlation_id"
 
 def _answer_with_id(request: Request, response: Any) -> None:
     """Set the response header, unless the application has."""
-    name = correlation.policy.header
-    # Its dictionary by lower-case name: what the mapping itself does for a header that is not there
-    # raises an exception inside and takes ten times as long.
-    present = response.headers._store  # noqa: SLF001
+    policy = correlation.policy
+    name = policy.header
     if name is None:
         return
-    stored = present.get(name.lower())
-    if stored is not None and stored[1] != response.__dict__.get(_ID_SET):
+    # Its dictionary by lower-case name, which also holds the name as it is written: what the
+    # mapping itself does for a header that is not there raises an exception inside, and what it
+    # does to set one looks for line ends and characters that no ID has.
+    headers = response.headers._store  # noqa: SLF001
+    present = headers.get(policy.header_key)
+    if present is not None and present[1] != response.__dict__.get(_ID_SET):
         return
     # Some sites answer with one response object for ever: what it bears may be the last request's.
-    response.headers[name] = response.__dict__[_ID_SET] = request.correlation_id
-    if "access-control-expose-headers" in present:
+    response.__dict__[_ID_SET] = request.correlation_id
+    headers[policy.header_key] = (name, request.correlation_id)
+    if "access-control-expose-headers" in headers:
         _expose(name, response)
 
 
@@ -514,6 +518,8 @@ def view_name(django_request: Any) -> str:
 
 def callable_name(view: Any, method: str | None = None) -> str:
     """Return the dotted name of a view, whatever kind of callable it is."""
+    if type(view) is FunctionType and not view.__dict__:
+        return f"{view.__module__}.{view.__qualname__}"  # most of them
     while isinstance(view, partial):
         view = view.func
     if not isinstance(getattr(view, "__qualname__", None), str) or not hasattr(view, "__module__"):

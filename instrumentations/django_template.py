@@ -20,6 +20,8 @@ TEMPLATE = Metric(
 
 AREA = "template"
 
+record = work.record
+
 # What a template made from a string is counted under: it has no name, or none that is text.
 INLINE = "inline"
 
@@ -40,14 +42,14 @@ def rendered(
         _rendering.reset(token)  # same call, same context: reset cannot fail
         area = AREA
     name = args[0].name
-    if type(name) is not str or not name:
+    if type(name) is not str:
         name = _text(name)
-    work.record(TEMPLATE.series[(name,)], started, ended, area)
+    record(TEMPLATE.series[(name or INLINE,)], started, ended, area)
 
 
 def _text(name: object) -> str:
     # By type: a lazy object would be evaluated, and anything else is not ours to hash or print.
-    return (issubclass(type(name), str) and str.__str__(name)) or INLINE
+    return str.__str__(name) if issubclass(type(name), str) else INLINE
 
 
 PATCHES = (
