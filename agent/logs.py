@@ -418,12 +418,13 @@ _encoder = json.JSONEncoder(
 
 
 def _chunks_function() -> Callable[[Line, int], Iterable[str]]:
-    if json.encoder.c_make_encoder is None:
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
         return lambda line, _level: [_encoder.encode(line)]
-    made: Any = json.encoder.c_make_encoder(
+    made: Callable[[Line, int], Iterable[str]] = make(
         None, _type_name, encode_basestring, None, ":", ",", False, False, False
     )
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 _chunks = _chunks_function()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from introspect.agent import correlation, work
 from introspect.agent.metrics import COUNTER, TIMER, Metric
-from introspect.agent.wrappers import PASS
 
 CALL = Metric(
     "http", TIMER, "ms", ("host",), "each outgoing call, redirects included; outermost library only"
@@ -22,24 +21,12 @@ AREA = "http"
 UNKNOWN_HOST: Final = "unknown"
 
 is_in_call: ContextVar[bool] = ContextVar("introspect_in_call", default=False)
-"""Whether a library further out counts what this context is doing now as its own call."""
+"""Whether a library further out counts what this context is doing now as its own call.
+
+What every library's patch names as its ``outermost``."""
 
 # The span that the latest outgoing `traceparent` of this context named.
 _span_id: ContextVar[str | None] = ContextVar("introspect_span_id", default=None)
-
-
-def begin(_args: Any = None, _kwargs: Any = None) -> Any:
-    """Begin a call: the ``before`` of a patch. ``PASS`` if a library further out has begun it."""
-    if is_in_call.get():
-        return PASS
-    if work.detail_wanted:
-        _span_id.set(None)
-    return is_in_call.set(True)
-
-
-leave = is_in_call.reset
-"""End the call that ``begin`` gave the token for, in the same context, and first of all: whatever
-fails after that, the next call must be seen."""
 
 
 def record(
@@ -49,6 +36,7 @@ def record(
     detail = None
     if work.detail_wanted:
         detail = work.Call(_span_id.get(), status, type(error).__name__ if error else None)
+        _span_id.set(None)
     work.record(CALL.series[(host,)], started, ended, AREA, detail)
     if error is not None:
         work.count(ERROR.of(host, type(error).__name__))
@@ -100,7 +88,7 @@ def _child(unit: work.Work) -> str:
 
 def host_of(url: object) -> str:
     """Return the host of *url*, without credentials and port; ``unknown`` if it has none."""
-    text = url.decode("latin-1") if isinstance(url, bytes) else str(url)
+    text = url if type(url) is str else _text(url)
     # All URLs of one service share what stands before the path: that much is parsed once.
     end = text.find("/", len("https://"))
     origin = text[:end] if end > 0 else text
@@ -110,6 +98,10 @@ def host_of(url: object) -> str:
             _hosts.clear()
         host = _hosts[origin] = _parsed_host(origin)
     return host
+
+
+def _text(url: object) -> str:
+    return url.decode("latin-1") if isinstance(url, bytes) else str(url)
 
 
 def _parsed_host(origin: str) -> str:

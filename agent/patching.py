@@ -25,6 +25,7 @@ from introspect.agent.wrappers import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextvars import ContextVar
     from types import ModuleType
 
 Function: TypeAlias = "Callable[..., Any]"
@@ -58,7 +59,12 @@ class Patch(NamedTuple):
 
 
 def timed(
-    target: str, *, after: Function, before: Function | None = None, own: bool = False
+    target: str,
+    *,
+    after: Function,
+    before: Function | None = None,
+    outermost: ContextVar[bool] | None = None,
+    own: bool = False,
 ) -> Patch:
     """Observe each call of *target*, be it a function or a coroutine function.
 
@@ -67,11 +73,15 @@ def timed(
 
     ``after(started, ended, args, kwargs, result, error)`` runs behind it, and gets what ``before``
     returned as its first argument if there is a ``before``. Times are seconds of
-    ``time.perf_counter``. ``result`` is ``None`` if the call raised ``error``.
+    ``time.perf_counter``. ``result`` is ``None`` if the call raised ``error``. Of a plain function,
+    ``args`` are all arguments that may be given by position, defaults included.
+
+    Of the patches that share a variable as ``outermost``, which replaces ``before``, the outermost
+    call alone is observed: the variable, ``False`` by default, is ``True`` while it runs.
     """
 
     def wrap(original: Function) -> Function:
-        return timed_call(original, _tested(before) if before else None, _tested(after))
+        return timed_call(original, _tested(before) if before else None, _tested(after), outermost)
 
     return Patch(target, wrap, own)
 

@@ -19,6 +19,7 @@ from introspect.agent import guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextvars import ContextVar
 
     Function = Callable[..., Any]
 
@@ -79,6 +80,34 @@ _AROUND = """\
     return _result
 """
 
+# The token of a context variable is good in the very context that it was set in, which this is: no
+# call is left by another way than it was entered.
+_OUTERMOST = """\
+{definition} timed_call({parameters}):
+    __traceback_hide__ = True
+    if _is_inside():
+        return {call}
+    _token = _enter(True)
+    _started = _clock()
+    try:
+        _result = {call}
+    except BaseException as _error:
+        _ended = _clock()
+        _leave(_token)
+        try:
+            _after(_started, _ended, {args}, {kwargs}, None, _error)
+        except Exception:
+            _swallow(_after)
+        raise
+    _ended = _clock()
+    _leave(_token)
+    try:
+        _after(_started, _ended, {args}, {kwargs}, _result, None)
+    except Exception:
+        _swallow(_after)
+    return _result
+"""
+
 _NOTICED = """\
 {definition} noticed_call({parameters}):
     __traceback_hide__ = True
@@ -104,18 +133,32 @@ _REWRITTEN = """\
 {definition} rewritten_call({parameters}):
     __traceback_hide__ = True
     try:
-        {argument} = _rewrite({args}, {kwargs})
+        {argument} = _rewrite({named}, {kwargs})
     except Exception:
         _swallow(_rewrite)
     return {call}
 """
 
 
-def timed_call(original: Function, before: Function | None, after: Function) -> Function:
+def timed_call(
+    original: Function,
+    before: Function | None,
+    after: Function,
+    outermost: ContextVar[bool] | None = None,
+) -> Function:
     """Return a function, or coroutine function, that calls *original* once, observed.
 
-    ``before`` and ``after`` are those of ``patching.timed``.
+    ``before``, ``after`` and ``outermost`` are those of ``patching.timed``.
     """
+    if outermost is not None:
+        return _made(
+            _OUTERMOST,
+            original,
+            _is_inside=outermost.get,
+            _enter=outermost.set,
+            _leave=outermost.reset,
+            _after=after,
+        )
     return _made(_AROUND if before else _BEHIND, original, _before=before, _after=after)
 
 
@@ -132,7 +175,8 @@ def amended_call(original: Function, amend: Function) -> Function:
 def rewritten_call(original: Function, rewrite: Function, position: int) -> Function:
     """Return a function that passes on what *rewrite* returns as the argument at *position*.
 
-    Raises ``TypeError`` if *original* has no such parameter by name.
+    *rewrite* gets the arguments that have a name, for which no list is to be made first. Raises
+    ``TypeError`` if *original* has no such parameter by name.
     """
     return _made(_REWRITTEN, original, position, _rewrite=rewrite)
 
@@ -148,6 +192,7 @@ def _made(text: str, original: Function, position: int = 0, **names: Any) -> Fun
         parameters=signature.parameters,
         args=signature.args,
         kwargs=signature.kwargs,
+        named=f"({', '.join(signature.names)},)",
         argument=signature.names[position] if position else "",
     )
     namespace: dict[str, Any] = {

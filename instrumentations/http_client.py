@@ -61,9 +61,7 @@ def headers_sent(
 def answered(
     _started: float, ended: float, args: Any, _kwargs: Any, result: Any, error: Any
 ) -> None:
-    """Record one call, unless a library further out does."""
-    if outgoing.is_in_call.get():
-        return
+    """Record one call."""
     noted = args[0].__dict__.pop(_STARTED, None)
     if noted is not None:
         started, host = noted
@@ -72,5 +70,9 @@ def answered(
 
 PATCHES = (
     timed("http.client:HTTPConnection.endheaders", before=headers_complete, after=headers_sent),
-    timed("http.client:HTTPConnection.getresponse", after=answered),
+    timed(
+        "http.client:HTTPConnection.getresponse",
+        after=answered,
+        outermost=outgoing.is_in_call,
+    ),
 )

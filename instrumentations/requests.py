@@ -9,10 +9,9 @@ from introspect.agent.patching import timed
 
 
 def call_ended(
-    token: Any, started: float, ended: float, args: Any, kwargs: Any, result: Any, error: Any
+    started: float, ended: float, args: Any, kwargs: Any, result: Any, error: Any
 ) -> None:
     """Record one ``Session.send``."""
-    outgoing.leave(token)
     prepared = args[1] if len(args) > 1 else kwargs.get("request")
     # A Response is false when its status is 4xx or 5xx: compare with None, never test it.
     status = None if result is None else result.status_code
@@ -20,4 +19,6 @@ def call_ended(
     outgoing.record(host, started, ended, status, error)
 
 
-PATCHES = (timed("requests.sessions:Session.send", before=outgoing.begin, after=call_ended),)
+PATCHES = (
+    timed("requests.sessions:Session.send", after=call_ended, outermost=outgoing.is_in_call),
+)

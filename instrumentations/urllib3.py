@@ -9,10 +9,9 @@ from introspect.agent.patching import timed
 
 
 def call_ended(
-    token: Any, started: float, ended: float, args: Any, kwargs: Any, result: Any, error: Any
+    started: float, ended: float, args: Any, kwargs: Any, result: Any, error: Any
 ) -> None:
     """Record one ``urlopen`` of a pool manager, or of a pool that is used without one."""
-    outgoing.leave(token)
     status = None if result is None else result.status
     outgoing.record(_host(args, kwargs), started, ended, status, error)
 
@@ -28,8 +27,14 @@ def _host(args: Any, kwargs: Any) -> str:
 
 PATCHES = (
     # A manager asks a pool for each step of a redirect.
-    timed("urllib3.poolmanager:PoolManager.urlopen", before=outgoing.begin, after=call_ended),
     timed(
-        "urllib3.connectionpool:HTTPConnectionPool.urlopen", before=outgoing.begin, after=call_ended
+        "urllib3.poolmanager:PoolManager.urlopen",
+        after=call_ended,
+        outermost=outgoing.is_in_call,
+    ),
+    timed(
+        "urllib3.connectionpool:HTTPConnectionPool.urlopen",
+        after=call_ended,
+        outermost=outgoing.is_in_call,
     ),
 )

@@ -17,6 +17,8 @@ VARIANTS: dict[str, dict[str, str]] = {
     FLOOR: {"OVERHEAD_FLOOR": "1"},
     "introspect": AGENT,
     "comments-off": {**AGENT, "INTROSPECT_SQL_COMMENT": "off"},
+    # What no setting does: everything but correlation IDs, on requests, responses and calls.
+    "ids-off": {**AGENT, "OVERHEAD_IDS_OFF": "1"},
     # A text of its own for each statement of each request: SQLite prepares every one anew.
     "comments-id": {**AGENT, "INTROSPECT_SQL_COMMENT": "path,id"},
     "log": {**AGENT, **LOG},

@@ -51,6 +51,7 @@ def fetch(running: Story, path: str, name: str, **headers: str) -> rawhttp.RawRe
 
 def test_numbers_are_those_of_statsd(running: Story, listener: StatsdListener) -> None:
     """Counts and times in the line are what the metrics of the same request say."""
+    listener.settle()  # a request is told of when its answer has been read, if only just
     listener.clear()
     start = time.time_ns() // 1_000_000 - 250
     answer = fetch(running, "/rows/?q=hunter2", "numbers-0001", **{"X-Request-Start": f"t={start}"})

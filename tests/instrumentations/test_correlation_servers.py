@@ -265,8 +265,11 @@ def test_runservers_lines(stocked_site: Site, tmp_path: Path) -> None:
             lambda: _said_by("django.server", running)[2:] and _said_by("django.server", running)
         )
 
-    assert [line["correlation_id"] for line in said] == ["runserver-0001", "-", "-"]
-    assert "REFUSED" in said[1]["message"]
+    # How many lines a refusal takes depends on Python.
+    first, *others = (line["correlation_id"] for line in said)
+    assert first == "runserver-0001"
+    assert set(others) == {"-"}
+    assert any("REFUSED" in line["message"] for line in said[1:])
 
 
 def _said_by(logger: str, running: Story) -> list[dict[str, Any]]:
