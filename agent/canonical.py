@@ -85,11 +85,13 @@ class Writer:
 
 
 def _totals(work: Work) -> dict[str, Any]:
+    if not work.totals:
+        return _NO_CALLS
     db, http = work.total("db"), work.total("http")
     return {
         "db_ms": milliseconds(db.seconds),
         "db_queries": db.calls,
-        "db_duplicates": sum(count - 1 for count in work.statements.values()),
+        "db_duplicates": sum(work.statements.values()) - len(work.statements),
         "template_ms": milliseconds(work.total("template").seconds),
         "http_ms": milliseconds(http.seconds),
         "http_calls": http.calls,
@@ -97,6 +99,19 @@ def _totals(work: Work) -> dict[str, Any]:
         "cache_hits": work.total("cache.hit").calls,
         "cache_misses": work.total("cache.miss").calls,
     }
+
+
+_NO_CALLS: Final = {
+    "db_ms": 0.0,
+    "db_queries": 0,
+    "db_duplicates": 0,
+    "template_ms": 0.0,
+    "http_ms": 0.0,
+    "http_calls": 0,
+    "cache_ms": 0.0,
+    "cache_hits": 0,
+    "cache_misses": 0,
+}
 
 
 def _query_fields(sample: Any) -> dict[str, Any]:

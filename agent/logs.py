@@ -85,16 +85,21 @@ class Identity:
         self.host = socket.gethostname()
         self.env = env
         self.version = version
+        self._fields: Line = {}
 
     def fields(self) -> Line:
-        """Return the fields, without those that are not set."""
-        fields: Line = {"service": metrics.naming().service}
-        if self.env:
-            fields["env"] = self.env
-        if self.version:
-            fields["version"] = self.version
-        fields["host"] = self.host
-        fields["pid"] = os.getpid()
+        """Return the fields, without those that are not set; not to be changed."""
+        fields = self._fields
+        pid, service = os.getpid(), metrics.service()  # a fork changes the one, Django the other
+        if fields.get("pid") != pid or fields["service"] != service:
+            fields = {"service": service}
+            if self.env:
+                fields["env"] = self.env
+            if self.version:
+                fields["version"] = self.version
+            fields["host"] = self.host
+            fields["pid"] = pid
+            self._fields = fields
         return fields
 
 

@@ -234,7 +234,11 @@ def _bench(variants: dict[str, dict[str, str]], trees: dict[str, str]) -> Iterat
                 "OVERHEAD_OTHER_SERVICE": f"http://127.0.0.1:{ports['web']}/",
             }
             subprocess.run([sys.executable, WORKER, "stock"], env=base, check=True)
-            places = {"statsd": f"udp://127.0.0.1:{ports['statsd']}", "folder": folder}
+            places = {
+                "statsd": f"udp://127.0.0.1:{ports['statsd']}",
+                "unwaited": f"udp://127.0.0.1:{ports['unwaited']}",
+                "folder": folder,
+            }
             environments = {}
             longest = max(map(len, variants.values()))
             for name, extra in variants.items():

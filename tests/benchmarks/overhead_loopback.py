@@ -1,5 +1,6 @@
 """What the measured processes talk to, in a process of its own: a StatsD server, a web service.
 
+There are two StatsD sockets: one is waited at, as servers do, the other read when a block is done.
 It prints their ports, answers every line on its standard input with the number of datagrams that
 have come so far, and ends with its standard input.
 """
@@ -21,15 +22,15 @@ class Loopback:
 
     def __init__(self) -> None:
         self.datagrams = 0
-        self.statsd = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.statsd.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        self.statsd.bind((LOOPBACK, 0))
-        self.statsd.setblocking(False)
+        self.statsd = _listener()
+        self.unwaited = _listener()
         self.web = socket.create_server((LOOPBACK, 0), backlog=1000)
 
     def run(self) -> None:
         """Serve until standard input ends."""
-        ports = {"statsd": self.statsd.getsockname()[1], "web": self.web.getsockname()[1]}
+        ports = {
+            name: getattr(self, name).getsockname()[1] for name in ("statsd", "unwaited", "web")
+        }
         print(json.dumps(ports), flush=True)
         with selectors.DefaultSelector() as selector:
             for source in (self.statsd, self.web, sys.stdin):
@@ -37,7 +38,7 @@ class Loopback:
             while True:
                 for key, _ in selector.select():
                     if key.fileobj is self.statsd:
-                        self._drain()
+                        self._drain(self.statsd)
                     elif key.fileobj is self.web:
                         client, _ = self.web.accept()
                         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -47,16 +48,25 @@ class Loopback:
                     elif not sys.stdin.readline():
                         return
                     else:
-                        self._drain()
+                        self._drain(self.statsd)
+                        self._drain(self.unwaited)
                         print(self.datagrams, flush=True)
 
-    def _drain(self) -> None:
+    def _drain(self, listener: socket.socket) -> None:
         while True:
             try:
-                self.statsd.recv(65_535)
+                listener.recv(65_535)
             except BlockingIOError:
                 return
             self.datagrams += 1
+
+
+def _listener() -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+    listener.bind((LOOPBACK, 0))
+    listener.setblocking(False)
+    return listener
 
 
 def _answer(client: socket.socket, selector: selectors.BaseSelector) -> None:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 BASE = "none"
 FLOOR = "floor"
 
-# {tree}: a checkout of this project; {statsd}: the listener's address; {folder}: for files, removed
-# at the end.
+# {tree}: a checkout of this project; {statsd}, {unwaited}: the listener's addresses; {folder}: for
+# files, removed at the end.
 AGENT = {"PYTHONPATH": "{tree}/bootstrap/startup", "INTROSPECT_STATSD": "{statsd}"}
 LOG = {"INTROSPECT_LOG": "file://{folder}/{variant}.jsonl"}
 
@@ -17,6 +17,8 @@ VARIANTS: dict[str, dict[str, str]] = {
     FLOOR: {"OVERHEAD_FLOOR": "1"},
     "introspect": AGENT,
     "comments-off": {**AGENT, "INTROSPECT_SQL_COMMENT": "off"},
+    # Nobody sleeps at the socket, whom the kernel would have to wake for each datagram.
+    "unwaited": {**AGENT, "INTROSPECT_STATSD": "{unwaited}"},
     # What no setting does: everything but correlation IDs, on requests, responses and calls.
     "ids-off": {**AGENT, "OVERHEAD_IDS_OFF": "1"},
     # A text of its own for each statement of each request: SQLite prepares every one anew.
