@@ -3,13 +3,16 @@
     python tests/benchmarks/overhead.py                        about ten minutes
     python tests/benchmarks/overhead.py --rounds 3 --variant introspect
     python tests/benchmarks/overhead.py --tree before=../old   compare with another checkout
+    python tests/benchmarks/overhead.py --within               one process, patches on and off
     python tests/benchmarks/overhead.py --growth               does anything grow?
 
 A round starts one fresh process per variant. The processes serve the pages of `overhead_pages.py`
 in short blocks and by turns, in an order drawn anew for each block, so that whatever else the
 machine does falls on all alike. What a variant costs is the median over a round's blocks of the
 difference to the process without an agent in the same block, and then the median over the rounds.
-The first blocks of a process are thrown away. Output is Markdown, or with --json everything
+The first blocks of a process are thrown away. Two processes that do the same differ, though, by
+where their memory happens to lie: with `--within`, a variant's neighbour is its own process with
+the agent's patches taken out. Output is Markdown, or with --json everything
 measured. Variants and pages stand in `overhead_plan.py`.
 """
 
@@ -28,7 +31,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from overhead_plan import AGENT, BASE, DEFAULT_VARIANTS, PAGES, VARIANTS
+from overhead_plan import AGENT, BASE, DEFAULT_VARIANTS, FLOOR, PAGES, VARIANTS
 from overhead_report import growth_report, report
 
 if TYPE_CHECKING:
@@ -60,7 +63,8 @@ def main(argv: list[str] | None = None) -> None:
             return
         rounds = []
         for number in range(options.rounds):
-            rounds.append(bench.round(number, options.blocks, options.requests))
+            measure = bench.round_within if options.within else bench.round
+            rounds.append(measure(number, options.blocks, options.requests))
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
     result = {"machine": machine(), "variants": list(variants), "rounds": rounds}
     print(json.dumps(result) if options.json else report(result))
@@ -87,6 +91,11 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         default=[],
         metavar="NAME=PATH",
         help="measure another checkout's agent as well",
+    )
+    parser.add_argument(
+        "--within",
+        action="store_true",
+        help="measure each variant against itself without its patches, in one process",
     )
     parser.add_argument(
         "--growth",
@@ -117,6 +126,11 @@ class Worker:
         self._process.stdin.write(f"{page} {requests}\n")
         self._process.stdin.flush()
         return self._answer()
+
+    def put_patches(self, *, on: bool) -> None:
+        """Put the agent's functions in the places of the application's, or take them out."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"patches {'on' if on else 'off'}\n")
 
     def stop(self) -> None:
         """End the process."""
@@ -160,6 +174,27 @@ class Bench:
                         measured = self._block(workers[name], page, requests)
                         if block >= 0:
                             found[name]["pages"][page].append(measured)
+        return found
+
+    def round_within(self, number: int, blocks: int, requests: int) -> dict[str, Any]:
+        """Measure each variant beside itself without patches; what a start takes is left out."""
+        draw = random.Random(number)
+        found: dict[str, Any] = {}
+        for name in [name for name in self.environments if name not in (BASE, FLOOR)]:
+            measured: dict[bool, Any] = {on: {page: [] for page in PAGES} for on in (True, False)}
+            worker = Worker({**self.environments[name], "PYTHONHASHSEED": str(number)})
+            try:
+                for block in range(-WARM_UP_BLOCKS, blocks):
+                    for page in PAGES:
+                        for on in draw.sample((True, False), 2):
+                            worker.put_patches(on=on)
+                            worker.serve(page, 2)  # Python adapts its code to what it meets
+                            taken = self._block(worker, page, requests)
+                            if block >= 0:
+                                measured[on][page].append(taken)
+            finally:
+                worker.stop()
+            found[name] = {"pages": measured[True], "base": measured[False]}
         return found
 
     def growth(self, name: str, requests: int) -> dict[str, list[dict[str, float]]]:

@@ -35,13 +35,18 @@ def extra_of_page(found: Round, name: str, page: str, what: str) -> float:
     """Return what the variant *name* takes more per request than its neighbour without agent."""
     return statistics.median(
         mine[what] - base[what]
-        for mine, base in zip(found[name]["pages"][page], found[BASE]["pages"][page], strict=True)
+        for mine, base in zip(found[name]["pages"][page], _base(found, name)[page], strict=True)
     )
 
 
-def level_of_page(found: Round, name: str, page: str, what: str) -> float:
-    """Return what the variant takes, or has, per request."""
-    return statistics.median(block[what] for block in found[name]["pages"][page])
+def _base(found: Round, name: str) -> Any:
+    """Return the pages of the neighbour: another process, or *name*'s own without its patches."""
+    return found[name].get("base") or found[BASE]["pages"]
+
+
+def level_of_base(found: Round, name: str, page: str, what: str) -> float:
+    """Return what the neighbour of the variant *name* takes per request."""
+    return statistics.median(block[what] for block in _base(found, name)[page])
 
 
 def cost_of_operation(found: Round, name: str, page: str) -> float:
@@ -55,15 +60,16 @@ def cost_of_operation(found: Round, name: str, page: str) -> float:
 def report(result: dict[str, Any]) -> str:
     """Return all tables."""
     machine, rounds = result["machine"], result["rounds"]
-    names = [name for name in result["variants"] if name != BASE]
+    names = [name for name in result["variants"] if name in rounds[0] and name != BASE]
     sections = [
         "{cpu}, {cores} cores; Python {python}, Django {django}".format(**machine),
         f"Medians of {len(rounds)} rounds, as differences to no agent, with 95 % intervals.",
         _section("CPU per request, all threads, µs", _page_rows(rounds, names, "cpu_us"), names),
         _section("CPU per operation, µs", _operation_rows(rounds, names), names),
         _section("Wall time per request, µs", _page_rows(rounds, names, "wall_us"), names),
-        _section("Process", _process_rows(rounds, names), names),
     ]
+    if BASE in rounds[0]:
+        sections.append(_section("Process", _process_rows(rounds, names), names))
     return "\n\n".join(sections)
 
 
@@ -76,7 +82,7 @@ def _section(title: str, rows: list[list[str]], names: list[str]) -> str:
 def _page_rows(rounds: list[Round], names: list[str], what: str) -> list[list[str]]:
     rows = []
     for page, (title, *_) in PAGES.items():
-        level = statistics.median(level_of_page(found, BASE, page, what) for found in rounds)
+        level = statistics.median(level_of_base(found, names[0], page, what) for found in rounds)
         row = [title, f"{level:.0f}"]
         for name in names:
             extra = figure([extra_of_page(found, name, page, what) for found in rounds])
@@ -105,6 +111,10 @@ def _operation_rows(rounds: list[Round], names: list[str]) -> list[list[str]]:
             row.append(f"{cost.value:+.2f} ± {cost.plus_minus:.2f}")
         rows.append(row)
     return rows
+
+
+def _datagrams(found: Round, name: str, page: str) -> float:
+    return statistics.median(block["datagrams"] for block in found[name]["pages"][page])
 
 
 def _process_rows(rounds: list[Round], names: list[str]) -> list[list[str]]:
@@ -145,12 +155,12 @@ def _process_rows(rounds: list[Round], names: list[str]) -> list[list[str]]:
         row("modules imported at the end", last("modules"), ".0f"),
         row(
             "datagrams per request to (a)",
-            lambda found, name: level_of_page(found, name, "empty", "datagrams"),
+            lambda found, name: _datagrams(found, name, "empty"),
             ".2f",
         ),
         row(
             "datagrams per request to (c)",
-            lambda found, name: level_of_page(found, name, "queries", "datagrams"),
+            lambda found, name: _datagrams(found, name, "queries"),
             ".2f",
         ),
     ]

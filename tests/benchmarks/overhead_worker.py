@@ -1,7 +1,8 @@
 """One measured process: it serves pages in-process through Django's WSGI handler, as it is told.
 
 It reads `<page> <requests>` lines and answers each with a line of JSON; before the first it says
-what its start has cost, the first response included. It ends with its standard input.
+what its start has cost, the first response included. `patches off` puts the application's own
+functions back, `patches on` the agent's in their places. It ends with its standard input.
 """
 
 from __future__ import annotations
@@ -40,7 +41,17 @@ def main() -> None:
     _say(startup_cpu_ms=time.process_time_ns() / 1e6)
     for line in sys.stdin:
         page, requests = line.split()
-        _say(**_measured(application, page, int(requests)))
+        if page == "patches":
+            _put_patches(on=requests == "on")
+        else:
+            _say(**_measured(application, page, int(requests)))
+
+
+def _put_patches(*, on: bool) -> None:
+    from introspect.agent import patching
+
+    for patch in patching._applied.values():
+        setattr(patch.owner, patch.name, patch.replacement if on else patch.original)
 
 
 def _leave_out_ids() -> None:

@@ -44,6 +44,19 @@ def test_the_report_has_a_row_for_each_operation() -> None:
     assert re.search(r"\| \(b\) .* \| .*%\) \|", done.stdout)
 
 
+def test_a_variant_is_measured_beside_itself() -> None:
+    """`--within` has the same rows, and without the patches nothing is sent."""
+    words = [sys.executable, str(SCRIPT), *SMALLEST, "--within"]
+    shown = subprocess.run(words, capture_output=True, check=True, text=True).stdout
+    done = subprocess.run([*words, "--json"], capture_output=True, check=True)
+
+    assert "| none | introspect |" in shown
+    assert re.search(r"\| \(b\) .* \| .*%\) \|", shown)
+    [found] = json.loads(done.stdout)["rounds"]
+    assert [blocks[0]["datagrams"] for blocks in found["introspect"]["base"].values()] == [0] * 6
+    assert min(blocks[0]["datagrams"] for blocks in found["introspect"]["pages"].values()) >= 1
+
+
 def test_growth_is_shown_over_requests_names_and_processes() -> None:
     """`--growth` has a row for each of what a process may meet ever more of, with memory and CPU."""
     done = subprocess.run(
