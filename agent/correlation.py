@@ -65,8 +65,11 @@ class Policy:
         self.header = named[0] if named else None
         """Outbound and response header; ``None`` where only ``traceparent`` is named."""
         self.header_key = self.header.lower() if self.header else ""
-        self.mark = f"\n{self.header_key}:".encode("ascii") if self.header else b""
-        """What stands in a request, in lower case, that has this header."""
+        self.header_bytes = self.header_key.encode("ascii")
+        self.of_concern = re.compile(
+            rb"\n(authorization|signature-input|traceparent|%b):" % re.escape(self.header_bytes)
+        )
+        """The headers, in lower case, by which a request decides what is added to it."""
         self.sends_traceparent = len(named) < len(headers)
         # Each inbound header as WSGI and ASGI spell it, and in lower case.
         self.wsgi_keys = [(f"HTTP_{h.upper().replace('-', '_')}", h.lower()) for h in self.inbound]

@@ -61,29 +61,19 @@ def add_headers(request: list[bytes], host: str | None) -> None:
     policy = correlation.policy
     if policy.hosts is not None and not policy.may_send_to(host or UNKNOWN_HOST):
         return
-    # By `find`: whether bytes are `in` bytes, Python asks by raising an exception and catching it.
     present = b"\n".join(request).lower()
-    if _is_signed(present):
+    # Nearly every request has none of these. (To ask whether bytes are `in` bytes, Python raises an
+    # exception and catches it.)
+    found = set(policy.of_concern.findall(present))
+    if found and (b"signature-input" in found or _SIGNED.search(present)):
         return
-    if policy.header is not None and present.find(policy.mark) < 0:
+    if policy.header is not None and policy.header_bytes not in found:
         request.append(f"{policy.header}: {unit.correlation_id}".encode("ascii"))
-    if policy.sends_traceparent and present.find(b"\ntraceparent:") < 0:
-        request.append(f"traceparent: {_child(unit)}".encode("ascii"))
-
-
-def _is_signed(request: bytes) -> bool:
-    """Tell whether one more header would break the signature of a *request* in lower case."""
-    if request.find(b"\nauthorization:") > 0 and _SIGNED.search(request):
-        return True
-    return request.find(b"\nsignature-input:") > 0
-
-
-def _child(unit: work.Work) -> str:
-    """Return the ``traceparent`` of a new step of *unit*."""
-    span_id = correlation.new_span_id()
-    if work.detail_wanted:
-        _span_id.set(span_id)
-    return unit.traceparent(span_id)
+    if policy.sends_traceparent and b"traceparent" not in found:
+        span_id = unit.next_span_id()
+        if work.detail_wanted:
+            _span_id.set(span_id)
+        request.append(f"traceparent: {unit.traceparent(span_id)}".encode("ascii"))
 
 
 def host_of(url: object) -> str:

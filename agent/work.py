@@ -11,6 +11,7 @@ import _thread
 import os
 import time
 from contextvars import ContextVar
+from itertools import count as counting_from
 from operator import itemgetter
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from introspect.agent import correlation, emitter, frames, guard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from introspect.agent.correlation import Inbound, Traceparent
     from introspect.agent.metrics import Series
@@ -87,6 +88,7 @@ class Work:
     """A unit of work. Ended at most once, by whichever thread gets there first."""
 
     __slots__ = (
+        "_next_span_ids",
         "_span_id",
         "_trace_id",
         "correlation_id",
@@ -124,6 +126,7 @@ class Work:
         self.correlation_id = inbound.correlation_id if inbound else correlation.NONE
         self.inbound: Traceparent | None = inbound.traceparent if inbound else None
         self._span_id = self._trace_id = ""
+        self._next_span_ids: Iterator[int] | None = None
         # Plain tuples in the order of Sample: a NamedTuple costs three times as much to make.
         self.samples: list[tuple[Series, float, float, str | None, Any]] = []
         # Not added up before they leave: to read a number and write it back is two steps, and what
@@ -151,6 +154,13 @@ class Work:
         if not self._span_id:
             self._span_id = correlation.new_span_id()
         return self._span_id
+
+    def next_span_id(self) -> str:
+        """Return the ID of one more step of this unit: the first is random, others follow it."""
+        # Random ones for all would be a system call each.
+        if self._next_span_ids is None:
+            self._next_span_ids = counting_from(int(correlation.new_span_id(), 16) >> 1 | 1)
+        return f"{next(self._next_span_ids):016x}"
 
     @property
     def trace_id(self) -> str:
