@@ -52,6 +52,9 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for shipper in shippers:
         if shipper._queue is not None:
             shipper._queue.running = False
+            shipper._queue.wake.set()
+        if isinstance(shipper._deliver, outputs.TcpDelivery):
+            shipper._deliver._hang_up()
     work.process().counts.clear()
 
 
