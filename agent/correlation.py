@@ -8,7 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+import struct
+from binascii import hexlify
+from os import urandom
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -81,7 +84,7 @@ class Policy:
         """Tell whether *host* is one that gets the outbound headers."""
         return self.hosts is None or self.hosts.fullmatch(host.lower()) is not None
 
-    def accept(self, get: Callable[[str], str | None], keys: Iterable[tuple[str, str]]) -> Inbound:
+    def accept(self, get: Callable[[str], Any], keys: Iterable[tuple[str, str]]) -> Inbound:
         """Return the ID of the first valid header, else a new one.
 
         *keys* is ``wsgi_keys`` or ``asgi_keys``, and *get* what such a key is looked up with.
@@ -118,19 +121,17 @@ def is_valid(value: str) -> bool:
 
 def new_id() -> str:
     """Make an ID: a random UUID, version 4."""
-    # By hand: `str(uuid.uuid4())` takes three times as long.
-    digits = f"{int.from_bytes(os.urandom(16), 'big') & _NOT_VERSION | _VERSION_4:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    # By hand, in few steps: `str(uuid.uuid4())` takes five times as long. The digits that say
+    # version and variant (of its four values always the third) are not the random ones.
+    return (b"%b-%b-4%b-a%b-%b" % _groups(hexlify(urandom(16)))).decode("ascii")
 
 
-# The bits that say version and variant.
-_NOT_VERSION = ~(0xF000_C000_0000_0000_0000)
-_VERSION_4 = 0x4000_8000_0000_0000_0000
+_groups = struct.Struct("8s4sx3sx3s12s").unpack
 
 
 def new_span_id() -> str:
-    """Make the ID of one step: 16 hexadecimal digits, not all zero."""
-    return f"{int.from_bytes(os.urandom(8), 'big') or 1:016x}"
+    """Make the ID of one step: 16 hexadecimal digits."""
+    return urandom(8).hex()
 
 
 def inherited_id() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from os import fstat
 from typing import Any
 
 
@@ -17,24 +18,22 @@ class Descriptor:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        found = os.fstat(number)
-        self._file = (found.st_dev, found.st_ino)
+        self._file = fstat(number)[1:3]
 
     def is_ours(self) -> bool:
         """Tell whether the number still stands for our file."""
         try:
-            found = os.fstat(self.number)
+            # st_ino and st_dev, which in this order are items of their own.
+            return fstat(self.number)[1:3] == self._file
         except OSError:
             return False
-        return (found.st_dev, found.st_ino) == self._file
 
     def is_file(self, path: str) -> bool:
         """Tell whether *path* names our file; log rotation renames it away."""
         try:
-            found = os.stat(path)
+            return os.stat(path)[1:3] == self._file
         except OSError:
             return False
-        return (found.st_dev, found.st_ino) == self._file
 
     def close(self) -> None:
         """Close it, unless it is somebody else's by now."""

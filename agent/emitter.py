@@ -5,25 +5,26 @@ Nothing here starts a thread (but see ``transport`` on host names), waits, or ra
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import chain, repeat
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from introspect.agent import guard
 from introspect.agent.metrics import COUNTER, TIMER, Metric
 from introspect.agent.transport import Transport, transport_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from introspect.agent.metrics import Series
     from introspect.agent.settings import Address
-
-    SampleRow = tuple[Series, float, float, str | None, object]
 
 # Fits one Ethernet frame behind IP and UDP headers; all StatsD servers tried read it whole.
 DATAGRAM_BYTES = 1432
 
 # So many values of one name are sent as they are; of more, an even selection with its rate.
 SAMPLES_PER_NAME = 100
+
+# Series and numbers of so few lines are not looked through for what might be added up.
+ITEMS_SENT_AS_THEY_ARE = 2 * 40
 
 DROPPED = Metric(
     "introspect.dropped", COUNTER, "", (), "datagrams that could not be handed to the network"
@@ -51,66 +52,73 @@ def open_ahead() -> None:
     _transport.open_ahead()
 
 
-def send(samples: Sequence[SampleRow], counts: Sequence[tuple[Series, int]]) -> None:
-    """Send timings (seconds) and counts, in one datagram if they fit."""
+def send(values: list[Any]) -> None:
+    """Send *values*, in one datagram if they fit.
+
+    They are series and number by turns: milliseconds of a timer (or what unit its metric has), the
+    increment of a counter.
+    """
     transport = _transport
     if not transport.wanted:
         return
-    lines = _count_lines(counts)
     drops = transport.drops
     if drops:
-        lines.append(_drops_line(drops))
-    if len(samples) <= SAMPLES_PER_NAME:
-        # Milliseconds with three decimals, all in one go. A clock that steps back must not make a
-        # negative timer, which Etsy's statsd refuses; perf_counter does not step back.
-        lines += [sample[0].timing for sample in samples]
-        text = "\n".join(lines) % tuple([sample[2] * 1000 for sample in samples])
+        values += (_drops_series(), drops)
+    rated = _merge(values) if len(values) > ITEMS_SENT_AS_THEY_ARE else ()
+    # All in one go. A clock that steps back must not make a negative timer, which Etsy's statsd
+    # refuses; perf_counter does not step back.
+    text = "\n".join(map(_line, values[::2])) % tuple(values[1::2])
+    if rated:
+        text = "\n".join((text, *rated))
+    data = text.encode("ascii")
+    if len(data) <= DATAGRAM_BYTES:  # as nearly always
+        handed_over = transport.send(data) if data else False
     else:
-        text = "\n".join(lines + _selected_lines(samples))
-    handed_over = False
-    for datagram in datagrams(text):
-        handed_over = transport.send(datagram)
-    if handed_over:
+        for datagram in datagrams(data):
+            handed_over = transport.send(datagram)
+    if handed_over and (drops or transport.told):
         transport.tell(drops)
 
 
-def _count_lines(counts: Sequence[tuple[Series, int]]) -> list[str]:
-    if len(counts) > 1:
-        sums: dict[Series, int] = {}
-        for series, increment in counts:
-            sums[series] = sums.get(series, 0) + increment
-        counts = list(sums.items())
-    return [f"{series.head}{value}{series.type}{series.tail}" for series, value in counts]
+_line = attrgetter("line")
 
 
-def _selected_lines(samples: Sequence[SampleRow]) -> list[str]:
-    by_series: dict[Series, list[float]] = {}
-    for series, _started, seconds, _area, _detail in samples:
-        by_series.setdefault(series, []).append(seconds)
+def _merge(values: list[Any]) -> list[str]:
+    """Add up each counter in *values*, and take out of it what timers have more than is sent.
+
+    Returns the lines of the latter: an even selection of their values, with its rate.
+    """
+    counts: dict[Series, int] = {}
+    by_timer: dict[Series, list[float]] = {}
+    for series, value in zip(values[::2], values[1::2], strict=True):
+        if series.is_counter:
+            counts[series] = counts.get(series, 0) + value
+        else:
+            by_timer.setdefault(series, []).append(value)
     lines: list[str] = []
-    for series, values in by_series.items():
-        lines += _lines_of_one_name(series, values)
+    values.clear()
+    for timer, numbers in by_timer.items():
+        if len(numbers) <= SAMPLES_PER_NAME:
+            values += chain.from_iterable(zip(repeat(timer), numbers))
+        else:
+            lines += _selected_lines(timer, numbers)
+    values += chain.from_iterable(counts.items())
     return lines
 
 
-def _lines_of_one_name(series: Series, values: list[float]) -> list[str]:
-    if len(values) <= SAMPLES_PER_NAME:
-        return [series.timing % (seconds * 1000) for seconds in values]
+def _selected_lines(series: Series, values: list[float]) -> list[str]:
     step = -(-len(values) // SAMPLES_PER_NAME)
     kept = values[step // 2 :: step]
     # A plain decimal: Etsy's statsd reads @1e-3 as 1. Nine digits keep counts of millions exact.
     rate = f"{len(kept) / len(values):.9f}"
-    return [f"{series.head}{seconds * 1000:.3f}|ms|@{rate}{series.tail}" for seconds in kept]
+    return [f"{series.head}{value:.3f}|ms|@{rate}{series.tail}" for value in kept]
 
 
-def datagrams(lines: str) -> list[bytes]:
+def datagrams(data: bytes) -> list[bytes]:
     """Pack lines, newline between, into as few datagrams of ``DATAGRAM_BYTES`` as possible.
 
     Lines are never cut: a single longer one goes alone.
     """
-    data = lines.encode("ascii")
-    if len(data) <= DATAGRAM_BYTES:
-        return [data] if data else []
     packed: list[bytes] = []
     start = 0
     while len(data) - start > DATAGRAM_BYTES:
@@ -125,11 +133,10 @@ def datagrams(lines: str) -> list[bytes]:
     return packed
 
 
-def _drops_line(drops: int) -> str:
+def _drops_series() -> Series:
     guard.say(
         "statsd",
         f"StatsD at {_transport} cannot be reached, datagrams are lost ({_transport.trouble}); the "
         "application is not affected (INTROSPECT_STATSD names the address, `off` sends none)",
     )
-    series = DROPPED.of()
-    return f"{series.head}{drops}{series.type}{series.tail}"
+    return DROPPED.of()

@@ -41,11 +41,22 @@ _NOT_IN_TAG = re.compile(r"[^A-Za-z0-9_./-]")
 class Series:
     """One metric with one set of tag values: what a line of it starts and ends with.
 
-    A line is ``head + value + type + [|@rate] + tail``. Names hold no percent sign, so ``timing``
-    is the line of a timer to be completed by ``%``.
+    A line is ``head + value + type + [|@rate] + tail``. Names hold no percent sign, so ``line`` is
+    the whole of it to be completed by ``%``.
     """
 
-    __slots__ = ("area", "head", "metric", "tail", "timing", "type", "values")
+    __slots__ = (
+        "area",
+        "encloses",
+        "head",
+        "is_call",
+        "is_counter",
+        "line",
+        "metric",
+        "tail",
+        "type",
+        "values",
+    )
 
     def __init__(self, metric: Metric, values: tuple[str, ...], head: str, tail: str) -> None:
         self.metric = metric
@@ -53,9 +64,11 @@ class Series:
         self.head = head
         self.tail = tail
         self.type = f"|{WIRE_TYPES[metric.kind]}"
-        self.timing = f"{head}%.3f|ms{tail}"
-        self.area = metric.name
-        """Whose calls its samples are: those of the area with this name."""
+        self.is_counter = metric.kind == COUNTER
+        self.line = f"{head}{'%d' if self.is_counter else '%.3f'}{self.type}{tail}"
+        self.area = metric.area
+        self.encloses = metric.encloses
+        self.is_call = metric.area == metric.name
 
     def __repr__(self) -> str:
         return f"<Series {self.head}…{self.type}{self.tail}>"
@@ -78,11 +91,26 @@ class SeriesByValues(dict[tuple[object, ...], Series]):
 
 
 class Metric:
-    """The declaration of a metric: its name, kind, unit, tag names, and what it means."""
+    """The declaration of a metric: its name, kind, unit, tag names, and what it means.
 
-    __slots__ = ("help", "kind", "name", "series", "tags", "unit")
+    What its samples take adds to each unit's total of *area*, and they count as the calls of the
+    area that has the metric's own name. One that *encloses* others of its area (a page of templates
+    the templates it includes) takes their time with its own.
+    """
 
-    def __init__(self, name: str, kind: str, unit: str, tags: tuple[str, ...], help: str) -> None:  # noqa: A002
+    __slots__ = ("area", "encloses", "help", "kind", "name", "series", "tags", "unit")
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        unit: str,
+        tags: tuple[str, ...],
+        help: str,  # noqa: A002
+        *,
+        area: str | None = None,
+        encloses: bool = False,
+    ) -> None:
         if name in _catalogue:
             raise ValueError(f"the metric {name!r} is declared twice")
         self.name = name
@@ -90,6 +118,8 @@ class Metric:
         self.unit = unit
         self.tags = tags
         self.help = help
+        self.area = area
+        self.encloses = encloses
         self.series = SeriesByValues(self)
         """What ``of`` returns, by its arguments: ``QUERY.series["default", "select"]``."""
         _catalogue[name] = self

@@ -11,12 +11,15 @@ from introspect.agent import correlation, work
 from introspect.agent.metrics import COUNTER, TIMER, Metric
 
 CALL = Metric(
-    "http", TIMER, "ms", ("host",), "each outgoing call, redirects included; outermost library only"
+    "http",
+    TIMER,
+    "ms",
+    ("host",),
+    "each outgoing call, redirects included; outermost library only",
+    area="http",
 )
 STATUS = Metric("http.status", COUNTER, "", ("host", "status"), "answers of other services")
 ERROR = Metric("http.error", COUNTER, "", ("host", "class"), "outgoing calls without an answer")
-
-AREA = "http"
 
 UNKNOWN_HOST: Final = "unknown"
 
@@ -33,16 +36,24 @@ def record(
     host: str, started: float, ended: float, status: int | None, error: BaseException | None
 ) -> None:
     """Record one call that was answered with *status* or ended in *error*."""
+    unit = _current()
     detail = None
     if work.detail_wanted:
         detail = work.Call(_span_id.get(), status, type(error).__name__ if error else None)
         _span_id.set(None)
-    work.record(CALL.series[(host,)], started, ended, AREA, detail)
+    samples = unit.samples
+    samples.extend((_call_series[(host,)], started, ended, detail))
     if error is not None:
-        work.count(ERROR.of(host, type(error).__name__))
+        unit.count(ERROR.of(host, type(error).__name__))
     elif status is not None:
-        work.count(STATUS.series[host, status])
+        unit.counts.extend((_status_series[host, status], 1))
+    if len(samples) > work.ITEMS_HELD:
+        unit.overflow()
 
+
+_current = work.current.get
+_call_series = CALL.series
+_status_series = STATUS.series
 
 # Authorisation by a signature over the headers (AWS and those alike): one more would break it.
 _SIGNED = re.compile(rb"\nauthorization: (?:aws4-|aws |signature|hmac|goog4-|tc3-|sharedkey)")
@@ -55,8 +66,8 @@ def add_headers(request: list[bytes], host: str | None) -> None:
     to, which may be ``None`` where the policy asks for none. Each request is a step of its own in
     the trace: its ``traceparent`` names a new span.
     """
-    unit = work.current.get()
-    if unit is None or unit.finished or unit.correlation_id == correlation.NONE:
+    unit = _current()
+    if unit.finished or unit.correlation_id == correlation.NONE or unit is work.process():
         return
     policy = correlation.policy
     if policy.hosts is not None and not policy.may_send_to(host or UNKNOWN_HOST):

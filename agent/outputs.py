@@ -242,7 +242,7 @@ class Shipper:
     def _run(self, queue: _Queue) -> None:
         # Our own traffic and log lines are not the application's.
         outgoing.is_in_call.set(True)
-        work.current.set(None)
+        work.leave()
         _own_threads.add((queue.pid, _thread.get_ident()))
         failures = 0
         while queue.running:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from introspect.agent import guard, imports
 from introspect.agent.wrappers import (
+    Measure,
     amended_call,
+    measured_call,
     noticed_call,
     rewritten_call,
     timed_call,
@@ -84,6 +86,42 @@ def timed(
         return timed_call(original, _tested(before) if before else None, _tested(after), outermost)
 
     return Patch(target, wrap, own)
+
+
+def measured(
+    target: str,
+    series_of: Function,
+    *,
+    failure_of: Function | None = None,
+    detail_of: Function | None = None,
+    rewrites: int = 0,
+) -> Patch:
+    """Record each call of *target* as a sample of the current unit: what runs often, for least.
+
+    These functions get the call's arguments, as far as *target* gives them a name that may be used
+    by position; where it is no plain function, all of them as they came.
+
+    ``series_of(*args)`` runs behind each call, and returns its series. ``failure_of(error, *args)``
+    returns the counter of calls that raise; ``detail_of(error, *args)`` what the canonical line
+    tells of one, where there is such a line; ``error`` is ``None`` if the call returned.
+
+    Where *rewrites* is the position of an argument, ``series_of`` runs ahead of the call instead,
+    and returns two things: what to pass on as that argument, and the series, ``None`` for no
+    sample.
+    """
+
+    def wrap(original: Function) -> Function:
+        return measured_call(
+            original,
+            Measure(
+                _tested(series_of),
+                _tested(failure_of) if failure_of else None,
+                _tested(detail_of) if detail_of else None,
+                rewrites,
+            ),
+        )
+
+    return Patch(target, wrap)
 
 
 def noticed(target: str, notice: Function) -> Patch:

@@ -21,6 +21,7 @@ _ROOM: Final = LONGEST - len("/*  */")
 # No driver's placeholder can be made of these. The colon stands before line numbers: whoever knows
 # :name, Oracle's drivers and SQLite, passes over comments, which is not so for % and ?.
 _UNSAFE = re.compile(r"[^A-Za-z0-9/_.:=,-]+")
+_SAFE = re.compile(r"[A-Za-z0-9/_.:=,-]{1,%d}" % _ROOM)
 
 
 class Choice(NamedTuple):
@@ -62,6 +63,8 @@ def _parse_parts(text: str) -> tuple[str, ...]:
 
 def comment(parts: list[str]) -> str:
     """Return the comment that holds *parts*, or an empty string if nothing is left of them."""
+    if len(parts) == 1 and _SAFE.fullmatch(parts[0]):  # as most paths are
+        return f"/* {parts[0]} */"
     words = [word for part in parts for word in safe(part).split(" ") if word]
     text = " ".join(words)[:_ROOM].rstrip()
     return f"/* {text} */" if text else ""

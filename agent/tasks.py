@@ -17,13 +17,11 @@ ERROR = Metric("task.error", COUNTER, "", ("name",), "executions of tasks that f
 class Task(work.Command):
     """The unit of work of one execution of a task."""
 
-    __slots__ = ("told", "within")
-
     kind = "task"
 
     def __init__(self, inbound: Inbound, name: str, told: dict[str, Any] | None = None) -> None:
         super().__init__(inbound, name)
-        self.within = work.current.get()
+        self.within: work.Work = work.current.get()
         """What was current before, and will be again: a worker, maybe one that is a command."""
         self.told = told or {}
         """What the canonical line says beside the name."""
@@ -54,6 +52,6 @@ def end(task: Task, ended: float, error: BaseException | None) -> None:
 
 def record(name: str, started: float, ended: float, error: BaseException | None) -> None:
     """Record an execution that is a call within the current unit of work, be it a request's."""
-    work.record(TASK.of(name), started, ended, area=None)
+    work.record(TASK.of(name), started, ended)
     if error is not None:
         work.count(ERROR.of(name))

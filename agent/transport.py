@@ -11,6 +11,7 @@ import _thread
 import errno
 import os
 from collections import deque
+from os import getpid, write
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,8 @@ class Transport:
         self.trouble = "no answer yet"
         self.drops = 0
         """Datagrams that are lost, and not told of yet."""
-        self._told = 0
+        self.told = 0
+        """Those that the latest payload has told of."""
 
     def send(self, _payload: bytes) -> bool:
         """Hand *payload*, whole lines, to the network without waiting; ``False`` if it is lost."""
@@ -52,7 +54,7 @@ class Transport:
     def tell(self, drops: int) -> None:
         """Take note that the latest payload, which was handed over, has told of *drops*."""
         self.drops -= drops
-        self._told = drops
+        self.told = drops
 
     def close(self) -> None:
         """Let go of the descriptor, if it is still ours."""
@@ -83,7 +85,7 @@ class SocketTransport(Transport):
 
     def _start_afresh(self) -> None:
         self._pid = os.getpid()
-        self.drops = self._told = 0
+        self.drops = self.told = 0
         self._opening = False
         self._opener = 0
         self._failures = 0
@@ -93,15 +95,26 @@ class SocketTransport(Transport):
 
     def send(self, payload: bytes) -> bool:
         """See ``Transport.send``. Opens the socket first where that is due."""
+        found = self._descriptor
+        if not (
+            # What is so nearly always, in few steps: see `_is_ours`.
+            found is not None
+            and not self._next_lookup
+            and self._pid == getpid()
+            and found.is_ours()
+        ):
+            found = self._opened_anew()
+            if found is None:
+                self.drops += 1
+                return False
+        return self._write(found.number, payload)
+
+    def _opened_anew(self) -> Descriptor | None:
         if not self._is_ours():
             self._reopen()
         elif self._next_lookup and monotonic() >= self._next_lookup:
             self._open_in_thread()
-        found = self._descriptor
-        if found is None:
-            self.drops += 1
-            return False
-        return self._write(found.number, payload)
+        return self._descriptor
 
     def open_ahead(self) -> None:
         """See ``Transport.open_ahead``: at exit it is too late, Python 3.12 starts no thread."""
@@ -243,15 +256,15 @@ class DatagramTransport(SocketTransport):
 
     def _write(self, number: int, payload: bytes) -> bool:
         try:
-            os.write(number, payload)
+            write(number, payload)
         except ConnectionRefusedError as error:
             # Nobody listened to the datagram before this one, with whatever drops it told of. This
             # one has not been sent yet.
             self.trouble = str(error)
-            self.drops += 1 + self._told
-            self._told = 0
+            self.drops += 1 + self.told
+            self.told = 0
             try:
-                os.write(number, payload)
+                write(number, payload)
             except OSError:
                 self.drops += 1
                 return False

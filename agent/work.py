@@ -3,6 +3,10 @@
 Measurements are appended to the current unit and leave in one go when it ends. What happens
 outside any unit goes to the process's own buffer, which is sent when it is full, when it is a
 second old at the next event, and at exit.
+
+Here, and in ``wrappers``, what runs for each request, statement or template is written for few
+steps: between the application's own code it runs cold, where each step of Python's costs three or
+four times what it costs in a loop.
 """
 
 from __future__ import annotations
@@ -12,20 +16,27 @@ import os
 import time
 from contextvars import ContextVar
 from itertools import count as counting_from
-from operator import itemgetter
+from operator import sub
 from time import perf_counter as clock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from introspect.agent import correlation, emitter, frames, guard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from introspect.agent.correlation import Inbound, Traceparent
     from introspect.agent.metrics import Series
 
 # A unit that measures more than this (a command in a loop) sends as it goes.
 SAMPLES_HELD = 1000
+
+# The items of one sample in a unit's list: series, start, end (seconds of `perf_counter`), detail.
+# One flat list: a tuple for each would be one more object to make, and to be looked at by the
+# garbage collector.
+SAMPLE_ITEMS = 4
+ITEMS_HELD = SAMPLES_HELD * SAMPLE_ITEMS
 
 SECONDS_BUFFERED = 1.0
 
@@ -34,18 +45,6 @@ EVENTS_KEPT = 200
 
 # Distinct statements that are counted to find duplicates.
 STATEMENTS_KEPT = 1000
-
-FOREVER = float("inf")
-
-
-class Sample(NamedTuple):
-    """One timed call: ``area`` names the per-unit total that it adds to, if any."""
-
-    series: Series
-    started: float
-    seconds: float
-    area: str | None
-    detail: Any
 
 
 class Query(NamedTuple):
@@ -64,89 +63,105 @@ class Call(NamedTuple):
     error: str | None
 
 
+class Event(NamedTuple):
+    """One timed call, as the canonical line tells it; times are seconds of ``perf_counter``."""
+
+    series: Series
+    started: float
+    ended: float
+    detail: Any
+
+
 def milliseconds(seconds: float) -> float:
     """Return milliseconds with three decimals."""
     return round(seconds * 1000, 3)
 
 
-class Total:
+class Total(NamedTuple):
     """What the calls of one area took together within a unit."""
 
-    __slots__ = ("calls", "seconds")
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.seconds = 0.0
+    calls: int
+    seconds: float
 
 
-_NO_CALLS = Total()
 
-_seconds = itemgetter(2)  # of a sample
+class Extendable(Protocol):
+    """A list, as far as those who measure need one."""
+
+    def extend(self, items: Any, /) -> None:
+        """Take the items of one sample, or of one count."""
+
+    def __len__(self) -> int:
+        """Return how many items are held."""
+
+
+class Inlet:
+    """Stands where a unit's list would, and hands on what it is given: it holds nothing itself."""
+
+    __slots__ = ("extend",)
+
+    def __init__(self, extend: Callable[[Any], None]) -> None:
+        self.extend = extend
+
+    def __len__(self) -> int:
+        return 0
 
 
 class Work:
     """A unit of work. Ended at most once, by whichever thread gets there first."""
 
-    __slots__ = (
-        "_next_span_ids",
-        "_span_id",
-        "_trace_id",
-        "correlation_id",
-        "counts",
-        "cpu_started",
-        "events",
-        "events_dropped",
-        "exception",
-        "failed",
-        "finished",
-        "flush_at",
-        "inbound",
-        "last_comment",
-        "muted",
-        "name",
-        "pid",
-        "samples",
-        "slowest_query",
-        "sql_comments",
-        "started",
-        "statements",
-        "thread",
-        "totals",
-        "wall_started",
-    )
-
     kind = "process"
+
+    # What few units change stands on the class: a request would take longer to set it all.
+    name = ""
+    scope: Any = None
+    finished = False
+    muted = False
+    """Measured, but not to be reported."""
+    _span_id = _trace_id = ""
+    _next_span_ids: Iterator[int] | None = None
+    sql_comments: Mapping[str, Any] = MappingProxyType({})
+    """By alias, in the form of django_sql_comment."""
+    last_comment = ""
+    # For the canonical line.
+    wall_started = cpu_started = 0.0
+    thread = 0
+    failed = False
+    exception: dict[str, str] | None = None
+    events_dropped = 0
+    slowest_query: Event | None = None
 
     def __init__(self, inbound: Inbound | None = None, name: str = "") -> None:
         self.started = clock()
-        self.name = name
         self.pid = os.getpid()
-        self.finished = False
-        self.muted = False  # measured, but not to be reported
-        self.correlation_id = inbound.correlation_id if inbound else correlation.NONE
-        self.inbound: Traceparent | None = inbound.traceparent if inbound else None
-        self._span_id = self._trace_id = ""
-        self._next_span_ids: Iterator[int] | None = None
-        # Plain tuples in the order of Sample: a NamedTuple costs three times as much to make.
-        self.samples: list[tuple[Series, float, float, str | None, Any]] = []
+        self.correlation_id: str
+        self.inbound: Traceparent | None
+        self.correlation_id, self.inbound = inbound or _NOBODYS
+        if name:
+            self.name = name
+        self._held: list[Any] = []
+        self._ready: list[Any] = []
+        self.samples: Extendable = self._held
+        """Series, start, end and detail of one sample behind those of the other."""
         # Not added up before they leave: to read a number and write it back is two steps, and what
         # another thread counts in between would be lost.
-        self.counts: list[tuple[Series, int]] = []
-        self.totals: dict[str, Total] = {}
-        self.flush_at = FOREVER
-        self.sql_comments: dict[str, Any] = {}  # by alias, in the form of django_sql_comment
-        self.last_comment = ""
-        # For the canonical line.
-        self.failed = False
-        self.exception: dict[str, str] | None = None
-        self.events: list[tuple[Series, float, float, str | None, Any]] = []
-        self.events_dropped = 0
-        self.slowest_query: tuple[Series, float, float, str | None, Any] | None = None
-        self.statements: dict[Any, int] = {}
+        self.counts: Extendable = self._ready
+        """Series and increment by turns; the timings that are ready to be sent join them."""
+        self.sql_prefixes: dict[str, str] = {}
+        """By alias, what goes in front of each statement, where that stays the same."""
+        self.seconds: dict[str | None, float] = {}
+        """By area, what its calls took together as far as ``settle`` has added it up."""
+        self.calls: dict[str | None, int] = {}
+        """By area, the number of its calls; also of what is counted and not timed."""
         if _on_end is not None:
-            self.wall_started = time.time()
-            self.thread = _thread.get_ident()
-            self.cpu_started = time.thread_time()
+            self._note_beginning()
+
+    def _note_beginning(self) -> None:
+        self.wall_started = time.time()
+        self.thread = _thread.get_ident()
+        self.cpu_started = time.thread_time()
+        self.events: list[Event] = []
+        self.statements: dict[Any, int] = {}
 
     @property
     def span_id(self) -> str:
@@ -178,26 +193,23 @@ class Work:
 
     def count(self, series: Series, increment: int = 1) -> None:
         """Add *increment* to a counter."""
-        self.counts.append((series, increment))
+        self.counts.extend((series, increment))
 
     def time(self, series: Series, seconds: float) -> None:
-        """Add a timing that belongs to no area, such as the whole unit's."""
-        self.samples.append((series, 0.0, seconds, None, None))
+        """Add a timing that is no call, such as the whole unit's."""
+        self.value(series, seconds * 1000)
 
     def value(self, series: Series, number: float) -> None:
-        """Add a reading that is not a time; timings are in seconds until they leave."""
-        self.time(series, number / 1000)
+        """Add a reading in the unit that its metric has: milliseconds, if it is a time."""
+        self._ready.extend((series, number))
 
     def total(self, area: str) -> Total:
         """Return the total of *area* so far as ``settle`` has added it up."""
-        return self.totals.get(area, _NO_CALLS)
+        return Total(self.calls.get(area, 0), self.seconds.get(area, 0.0))
 
     def tally(self, area: str, number: int = 1) -> None:
         """Add *number* to the calls of *area*, for what is counted and not timed."""
-        total = self.totals.get(area)
-        if total is None:
-            total = self.totals[area] = Total()
-        total.calls += number
+        self.calls[area] = self.calls.get(area, 0) + number
 
     def describe(self) -> dict[str, Any]:
         """Return what the canonical line says of this kind of unit alone."""
@@ -212,30 +224,47 @@ class Work:
         return True
 
     def settle(self) -> None:
-        """Add the samples held to the totals, and keep the latest calls as events."""
-        totals = self.totals
-        for series, _started, seconds, area, _detail in self.samples:
-            if area is not None:
-                try:
-                    total = totals[area]
-                except KeyError:  # once for each area
-                    total = totals[area] = Total()
-                total.seconds += seconds
-                if series.area == area:
-                    total.calls += 1
-        if _on_end is not None:
-            self._keep_events()
+        """Make the samples held ready to be sent, and add them to the totals.
 
-    def _keep_events(self) -> None:
-        calls = [sample for sample in self.samples if sample[1]]
-        queries = [sample for sample in calls if type(sample[4]) is Query]
+        What an enclosing call took (a template, a new connection) holds what is inside of it, which
+        is then not added once more.
+        """
+        if not self._held:
+            return
+        held = _taken(self._held)
+        timers, started, ended = held[::SAMPLE_ITEMS], held[1::SAMPLE_ITEMS], held[2::SAMPLE_ITEMS]
+        took = list(map(sub, ended, started))
+        seconds, calls = self.seconds, self.calls
+        inside_since: dict[str, float] = {}
+        # Backwards: a sample stands behind those of the calls inside of it.
+        for series, began, lasted in zip(
+            reversed(timers), reversed(started), reversed(took), strict=True
+        ):
+            area = series.area
+            if area is None:
+                continue
+            if series.is_call:
+                calls[area] = calls.get(area, 0) + 1
+            if area not in inside_since or began < inside_since[area]:
+                seconds[area] = seconds.get(area, 0.0) + lasted
+                if series.encloses:
+                    inside_since[area] = began
+        if _on_end is not None:
+            self._keep_events(list(map(Event, timers, started, ended, held[3::SAMPLE_ITEMS])))
+        by_turns: list[Any] = timers + timers
+        by_turns[::2] = timers
+        by_turns[1::2] = [1000 * lasted for lasted in took]
+        self._ready += by_turns
+
+    def _keep_events(self, calls: list[Event]) -> None:
+        queries = [call for call in calls if type(call[3]) is Query]
         if queries:
-            slowest = max(queries, key=_seconds)
-            if self.slowest_query is None or slowest[2] > self.slowest_query[2]:
+            slowest = max(queries, key=_duration)
+            if self.slowest_query is None or _duration(slowest) > _duration(self.slowest_query):
                 self.slowest_query = slowest
             statements = self.statements
             for query in queries:
-                text = query[4][0]
+                text = query[3][0]
                 if text in statements:
                     statements[text] += 1
                 elif len(statements) < STATEMENTS_KEPT:
@@ -253,28 +282,30 @@ class Work:
         try:
             self.settle()
             self._send()
-            if self.flush_at != FOREVER:
-                self.flush_at = clock() + SECONDS_BUFFERED
         finally:
             _overflowing.release()
 
     def finish(self) -> bool:
-        """Mark the unit as ended; ``False`` if it was already, or if a fork has taken us along."""
-        if self.finished or self.pid != os.getpid():
-            self.finished = True
+        """Mark the unit as ended; ``False`` if it was already, or if a fork has taken us along.
+
+        What is measured from now on goes to the process's buffer.
+        """
+        if self.finished:
             return False
         self.finished = True
-        return True
+        self.samples, self.counts = _process.samples, _process.counts
+        self.sql_prefixes = _process.sql_prefixes
+        return self.pid == os.getpid()
 
     def send(self, ending_since: float) -> None:
-        """Hand what is held to the emitter, and note what the end of the unit took us.
+        """Hand what is ready to the emitter, and note what the end of the unit took us.
 
         *ending_since* is when it began, in seconds of ``perf_counter``. The cost is known when the
         datagram has gone, so it is told by the next unit.
         """
         global _last_overhead_seconds
         if _last_overhead_seconds:
-            self.time(emitter.OVERHEAD.series[()], _last_overhead_seconds)
+            self._ready += (emitter.OVERHEAD.series[()], _last_overhead_seconds * 1000)
         if ending_since >= _next_readings and _take_readings is not None:
             _readings_ride_along(self, ending_since)
         self._send()
@@ -283,24 +314,40 @@ class Work:
         _last_overhead_seconds = clock() - ending_since
 
     def _send(self) -> None:
-        samples, counts = _taken(self.samples), _taken(self.counts)
+        ready = _taken(self._ready)
         if not self.muted:
-            emitter.send(samples, counts)
+            emitter.send(ready)
 
 
-class Command(Work):
-    """A unit of work that may go on for hours, so it sends what it has every second.
+class Flowing(Work):
+    """A unit that sends as it goes: what it has when that is a second old, or too much to hold."""
 
-    A management command, or a task.
-    """
-
-    __slots__ = ()
-
-    kind = "command"
-
-    def __init__(self, inbound: Inbound, name: str) -> None:
+    def __init__(self, inbound: Inbound | None = None, name: str = "") -> None:
         super().__init__(inbound, name)
         self.flush_at = self.started + SECONDS_BUFFERED
+        self.samples = Inlet(self.add_sample)
+        self.counts = Inlet(self.add_count)
+
+    def add_sample(self, sample: tuple[Series, float, float, Any]) -> None:
+        """Add one sample."""
+        self._held.extend(sample)
+        self._flow(sample[2])
+
+    def add_count(self, count: tuple[Series, int]) -> None:
+        """Add one count."""
+        self._ready.extend(count)
+        self._flow(clock())
+
+    def _flow(self, now: float) -> None:
+        if now >= self.flush_at or len(self._held) + len(self._ready) >= ITEMS_HELD:
+            self.overflow()
+            self.flush_at = now + SECONDS_BUFFERED
+
+
+class Command(Flowing):
+    """A unit of work that may go on for hours: a management command, or a task."""
+
+    kind = "command"
 
     def end(
         self, ended: float, timer: Series, failures: Series, error: BaseException | None
@@ -316,35 +363,32 @@ class Command(Work):
             place = frames.place_of(error.__traceback__)
             if place is not None:
                 self.exception["place"] = place
-            self.count(failures)
+            self._ready.extend((failures, 1))
         self.send(ended)
 
 
-class ProcessBuffer(Work):
+class ProcessBuffer(Flowing):
     """What is measured outside any unit of work, in any thread of this process."""
-
-    __slots__ = ("exit_registered", "lock", "sent")
 
     def __init__(self) -> None:
         super().__init__()
-        self.sent = clock()
+        self.correlation_id = correlation.inherited_id() or correlation.NONE
         self.exit_registered = False
         self.lock = _thread.allocate_lock()
 
-    def add(self, sample: tuple[Series, float, float, str | None, Any]) -> None:
-        """Add one sample."""
+    def add_sample(self, sample: tuple[Series, float, float, Any]) -> None:
+        """See ``Flowing.add_sample``. Its detail is for a unit's line, and this has none."""
+        self._look_at_process()
+        super().add_sample((*sample[:3], None))
+
+    def add_count(self, count: tuple[Series, int]) -> None:
+        """See ``Flowing.add_count``."""
+        self._look_at_process()
+        super().add_count(count)
+
+    def _look_at_process(self) -> None:
         if self.pid != os.getpid():
             self.start_afresh()
-        self.samples.append(sample)
-
-    def count(self, series: Series, increment: int = 1) -> None:
-        """See ``Work.count``."""
-        if self.pid != os.getpid():
-            self.start_afresh()
-        super().count(series, increment)
-
-    def recorded(self) -> None:
-        """Send if it is time to; called after each event."""
         if not self.exit_registered:
             self.exit_registered = True
             import atexit
@@ -352,9 +396,10 @@ class ProcessBuffer(Work):
             # uWSGI's --skip-atexit leaves this out: the last second's events are lost then.
             atexit.register(self.flush)
             emitter.open_ahead()
-        held = max(len(self.samples), len(self.counts))
-        if held >= SAMPLES_HELD or clock() - self.sent >= SECONDS_BUFFERED:
-            self.flush()
+
+    def overflow(self) -> None:
+        """See ``Work.overflow``."""
+        self.flush()
 
     def flush(self) -> None:
         """Send what is held, unless this is a fork's copy of it, or a flush is under way."""
@@ -362,25 +407,36 @@ class ProcessBuffer(Work):
         if self.pid != os.getpid() or not self.lock.acquire(blocking=False):
             return
         try:
-            self.sent = clock()
+            self.settle()
             self._send()
         finally:
             self.lock.release()
 
+    def _keep_events(self, calls: list[Event]) -> None:
+        """Keep none: there is no line to tell them."""
+
     def start_afresh(self) -> None:
         """Forget, in a forked child, what the parent will send itself."""
         self.pid = os.getpid()
-        self.samples.clear()
-        self.counts.clear()
-        self.sent = clock()
+        self._held.clear()
+        self._ready.clear()
+        self.flush_at = clock() + SECONDS_BUFFERED
         self.lock = _thread.allocate_lock()
 
 
-current: ContextVar[Work | None] = ContextVar("introspect_work", default=None)
-"""The unit of work that this thread, greenlet or task is in. It stays set after the unit has
-ended, so that an access log line still sees it, and is overwritten by the next, never reset."""
+def _taken(held: list[Any]) -> list[Any]:
+    """Empty a list and return what it held."""
+    # Two steps, each atomic: another thread may append in between.
+    taken = held[:]
+    del held[: len(taken)]
+    return taken
 
-_current = current.get
+
+def _duration(call: Event) -> float:
+    return call.ended - call.started
+
+
+_NOBODYS = correlation.Inbound(correlation.NONE)
 
 SECONDS_BETWEEN_READINGS = 10.0
 
@@ -394,6 +450,13 @@ detail_wanted = False
 
 _process = ProcessBuffer()
 
+current: ContextVar[Work] = ContextVar("introspect_work", default=_process)
+"""The unit of work that this thread, greenlet or task is in; the process's buffer outside any. It
+stays set after the unit has ended, so that an access log line still sees it, and is overwritten by
+the next, never reset."""
+
+_current = current.get
+
 # Held while some unit sends as it goes, which is rare: two threads of one unit must not both send
 # what it holds. Never waited for.
 _overflowing = _thread.allocate_lock()
@@ -406,8 +469,8 @@ def _leave_parent() -> None:
     _last_overhead_seconds = 0.0
     _process.start_afresh()
     unit = current.get()
-    if unit is not None:
-        unit.finished = True  # it ends in the parent; here only its correlation ID lives on
+    if unit is not _process:
+        unit.finish()  # it ends in the parent; here only its correlation ID lives on
 
 
 # One hook for ever, since it cannot be taken back. uWSGI by default runs none: it forks outside any
@@ -448,59 +511,47 @@ def process() -> ProcessBuffer:
 
 def correlation_id() -> str:
     """Return the ID of the unit that this thread, greenlet or task is in, or was in last."""
-    work = current.get()
-    if work is not None:
-        return work.correlation_id
-    return correlation.inherited_id() or correlation.NONE
+    return _current().correlation_id
 
 
 def active() -> Work | None:
-    """Return the current unit of work, unless it has ended."""
-    work = current.get()
-    return None if work is None or work.finished else work
+    """Return the current unit of work, unless it has ended, or there is none."""
+    work = _current()
+    return None if work.finished or work is _process else work
 
 
-def record(
-    series: Series, started: float, ended: float, area: str | None, detail: Any = None
-) -> None:
+def leave() -> None:
+    """Let what this thread, greenlet or task does from now on belong to no unit of work."""
+    current.set(_process)
+
+
+def record(series: Series, started: float, ended: float, detail: Any = None) -> None:
     """Add one timed call (seconds of ``perf_counter``) to the current unit.
 
-    The per-unit total of *area* grows by its duration, and its count by one if *series* is of the
-    metric with that name.
+    The unit's total of the metric's area grows by its duration, and its count by one if the area
+    has the metric's name.
     """
-    work = _current()
-    if work is None or work.finished:
-        _process.add((series, started, ended - started, area, None))
-        _process.recorded()
-        return
-    samples = work.samples
-    samples.append((series, started, ended - started, area, detail))
-    if len(samples) >= SAMPLES_HELD or ended >= work.flush_at:
-        work.overflow()
+    unit = _current()
+    samples = unit.samples
+    samples.extend((series, started, ended, detail))
+    if len(samples) > ITEMS_HELD:
+        unit.overflow()
+
+
+def overflow() -> None:
+    """Let the current unit, which holds more than ``ITEMS_HELD``, send as it goes."""
+    _current().overflow()
 
 
 def count_error() -> None:
     """Count an exception that the guard has swallowed, whatever unit it happened in."""
-    _process.count(emitter.ERRORS.of())
-    _process.recorded()
+    _process.counts.extend((emitter.ERRORS.of(), 1))
 
 
 def count(series: Series, increment: int = 1) -> None:
     """Add *increment* to a counter of the current unit."""
-    work = _current()
-    if work is None or work.finished:
-        _process.count(series, increment)
-        _process.recorded()
-        return
-    counts = work.counts
-    counts.append((series, increment))
-    if len(counts) >= SAMPLES_HELD:
-        work.overflow()
-
-
-def _taken(held: list[Any]) -> list[Any]:
-    """Empty a list and return what it held."""
-    # Two steps, each atomic: another thread may append in between.
-    taken = held[:]
-    del held[: len(taken)]
-    return taken
+    unit = _current()
+    counts = unit.counts
+    counts.extend((series, increment))
+    if len(counts) > ITEMS_HELD:
+        unit.overflow()

@@ -15,11 +15,13 @@ from time import perf_counter as clock
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from introspect.agent import guard
+from introspect.agent import guard, work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import ContextVar
+
+    from introspect.agent.metrics import Series
 
     Function = Callable[..., Any]
 
@@ -108,6 +110,61 @@ _OUTERMOST = """\
     return _result
 """
 
+# One call of an observer, with the arguments as they are, where the others pack and unpack them.
+_MEASURED = """\
+{definition} measured_call({parameters}):
+    _started = _clock()
+    try:
+        _result = {call}
+    except BaseException as _error:
+        _ended = _clock()
+        __traceback_hide__ = True
+        try:
+            _failed(_measure.series_of({asked}), _started, _ended, _error, _measure, {asked})
+        except Exception:
+            _swallow(_measure.series_of)
+        raise
+    _ended = _clock()
+    try:
+        _samples = _current().samples
+        _samples.extend((_series_of({asked}), _started, _ended, {detail}))
+        if len(_samples) > _ITEMS_HELD:
+            _overflow()
+    except Exception:
+        _swallow(_series_of)
+    return _result
+"""
+
+_MEASURED_AND_REWRITTEN = """\
+{definition} measured_call({parameters}):
+    try:
+        _argument, _series = _series_of({asked})
+    except Exception:
+        _swallow(_series_of)
+        _argument, _series = {argument}, None
+    _started = _clock()
+    try:
+        _result = {changed_call}
+    except BaseException as _error:
+        _ended = _clock()
+        __traceback_hide__ = True
+        try:
+            _failed(_series, _started, _ended, _error, _measure, {asked})
+        except Exception:
+            _swallow(_series_of)
+        raise
+    _ended = _clock()
+    try:
+        if _series is not None:
+            _samples = _current().samples
+            _samples.extend((_series, _started, _ended, {detail}))
+            if len(_samples) > _ITEMS_HELD:
+                _overflow()
+    except Exception:
+        _swallow(_series_of)
+    return _result
+"""
+
 _NOTICED = """\
 {definition} noticed_call({parameters}):
     __traceback_hide__ = True
@@ -162,6 +219,89 @@ def timed_call(
     return _made(_AROUND if before else _BEHIND, original, _before=before, _after=after)
 
 
+class Measure(NamedTuple):
+    """What one sample of a call consists of; see ``patching.measured``."""
+
+    series_of: Function
+    failure_of: Function | None = None
+    detail_of: Function | None = None
+    rewrites: int = 0
+
+
+def measured_call(original: Function, measure: Measure) -> Function:
+    """Return a function whose calls are samples of the current unit: see ``patching.measured``."""
+    if measure.rewrites and len(_signature(original).names) <= measure.rewrites:
+        return _measured_by_position(original, measure)
+    return _made(
+        _MEASURED_AND_REWRITTEN if measure.rewrites else _MEASURED,
+        original,
+        measure.rewrites,
+        detail="_detail_of(None, {asked})" if work.detail_wanted and measure.detail_of else "None",
+        _measure=measure,
+        _series_of=measure.series_of,
+        _detail_of=measure.detail_of,
+        _failed=_failed,
+        _current=work.current.get,
+        _overflow=work.overflow,
+        _ITEMS_HELD=work.ITEMS_HELD,
+    )
+
+
+def _measured_by_position(original: Function, measure: Measure) -> Function:
+    """Do the same for a function whose parameters have no names: what somebody else has wrapped."""
+    series_of, position = measure.series_of, measure.rewrites
+
+    @functools.wraps(original)
+    def measured_call(*args: Any, **kwargs: Any) -> Any:
+        __traceback_hide__ = True
+        series, passed = None, args
+        try:
+            argument, series = series_of(*args, **kwargs)
+            passed = (*args[:position], argument, *args[position + 1 :])
+        except Exception:
+            guard.swallow(series_of)
+        started = clock()
+        try:
+            result = original(*passed, **kwargs)
+        except BaseException as error:
+            ended = clock()
+            try:
+                _failed(series, started, ended, error, measure, *args, **kwargs)
+            except Exception:
+                guard.swallow(series_of)
+            raise
+        ended = clock()
+        try:
+            if series is not None:
+                wanted = measure.detail_of if work.detail_wanted else None
+                detail = wanted(None, *args, **kwargs) if wanted is not None else None
+                work.record(series, started, ended, detail)
+        except Exception:
+            guard.swallow(series_of)
+        return result
+
+    return measured_call
+
+
+def _failed(
+    series: Series | None,
+    started: float,
+    ended: float,
+    error: BaseException,
+    measure: Measure,
+    *args: Any,
+    **kwargs: Any,
+) -> None:
+    """Record a call that raised *error*."""
+    if series is None:
+        return
+    wanted = measure.detail_of if work.detail_wanted else None
+    detail = wanted(error, *args, **kwargs) if wanted is not None else None
+    work.record(series, started, ended, detail)
+    if measure.failure_of is not None:
+        work.count(measure.failure_of(error, *args, **kwargs))
+
+
 def noticed_call(original: Function, notice: Function) -> Function:
     """Return a function that calls *notice* first: see ``patching.noticed``."""
     return _made(_NOTICED, original, _notice=notice)
@@ -181,19 +321,27 @@ def rewritten_call(original: Function, rewrite: Function, position: int) -> Func
     return _made(_REWRITTEN, original, position, _rewrite=rewrite)
 
 
-def _made(text: str, original: Function, position: int = 0, **names: Any) -> Function:
+def _made(
+    text: str, original: Function, position: int = 0, detail: str = "", **names: Any
+) -> Function:
     signature = _signature(original)
     if position and len(signature.names) <= position:
         raise TypeError(f"{original!r} has no parameter number {position}")
     is_coroutine = inspect.iscoroutinefunction(original)
+    call = f"{'await ' if is_coroutine else ''}_original({signature.values})"
+    asked = ", ".join(signature.names) or signature.values
+    argument = signature.names[position] if position else ""
     source = text.format(
         definition="async def" if is_coroutine else "def",
-        call=f"{'await ' if is_coroutine else ''}_original({signature.values})",
+        call=call,
+        changed_call=call.replace(f"{argument}, ", "_argument, ", 1) if position else "",
+        asked=asked,
+        detail=detail.format(asked=asked),
         parameters=signature.parameters,
         args=signature.args,
         kwargs=signature.kwargs,
         named=f"({', '.join(signature.names)},)",
-        argument=signature.names[position] if position else "",
+        argument=argument,
     )
     namespace: dict[str, Any] = {
         "__name__": __name__,

@@ -19,7 +19,7 @@ class Carried:
 
     def __init__(self, function: Any) -> None:
         self._function = function
-        self._unit = work.active()
+        self._unit = work.active() or work.process()
 
     def __repr__(self) -> str:
         # Python 3.14 has it as a local variable of a frame that Django's error page shows.
@@ -32,7 +32,7 @@ class Carried:
         try:
             return self._function(*args, **kwargs)
         finally:
-            work.current.set(None)
+            work.leave()
 
 
 def submitted(args: Any, kwargs: Any) -> Any:

@@ -17,13 +17,13 @@ from introspect.agent.wrappers import PASS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OPERATION = Metric("cache", TIMER, "ms", ("alias", "op"), "each cache operation")
+OPERATION = Metric(
+    "cache", TIMER, "ms", ("alias", "op"), "each cache operation", area="cache"
+)
 HIT = Metric("cache.hit", COUNTER, "", ("alias",), "keys found")
 MISS = Metric(
     "cache.miss", COUNTER, "", ("alias",), "keys not found (or found to hold the default asked for)"
 )
-
-AREA = "cache"
 
 BACKENDS = (
     "django.core.cache.backends.base:BaseCache",
@@ -57,7 +57,7 @@ def _observer_of(operation: str) -> Any:
     ) -> None:
         _operating.reset(token)
         alias = args[0].__dict__.get(_ALIAS, "default")
-        work.record(OPERATION.of(alias, operation), started, ended, AREA)
+        work.record(OPERATION.of(alias, operation), started, ended)
         if error is None and operation == "get":
             _count_keys(alias, *((0, 1) if result is _default(args, kwargs) else (1, 0)))
         elif error is None and operation == "get_many":

@@ -22,8 +22,6 @@ ERROR = Metric("command.error", COUNTER, "", ("name",), "management commands tha
 class ManagementCommand(work.Command):
     """The unit of work of one management command."""
 
-    __slots__ = ("line",)
-
     def __init__(self, name: str, options: dict[str, Any]) -> None:
         inherited = correlation.inherited_id()
         super().__init__(Inbound(inherited or correlation.new_id()), name)

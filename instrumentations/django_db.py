@@ -7,21 +7,36 @@ the object it was. Drivers check its C type (psycopg2's ``quote_ident``, for one
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from introspect.agent import work
 from introspect.agent.metrics import COUNTER, OTHER, TIMER, Metric
-from introspect.agent.patching import timed
+from introspect.agent.patching import measured
+from introspect.instrumentations import django_sql_comment
 
-QUERY = Metric("db", TIMER, "ms", ("alias", "verb"), "each SQL statement")
-CONNECT = Metric("db.connect", TIMER, "ms", ("alias",), "each new connection to a database")
-COMMIT = Metric("db.commit", TIMER, "ms", ("alias",), "each commit")
-ROLLBACK = Metric("db.rollback", TIMER, "ms", ("alias",), "each rollback")
-ERROR = Metric("db.error", COUNTER, "", ("alias", "class"), "statements and others that failed")
+if TYPE_CHECKING:
+    from introspect.agent.metrics import Series
+    from introspect.agent.patching import Patch
+    from introspect.agent.settings import Settings
 
 AREA = "db"
 
-record = work.record
+QUERY = Metric("db", TIMER, "ms", ("alias", "verb"), "each SQL statement", area=AREA)
+CONNECT = Metric(
+    "db.connect",
+    TIMER,
+    "ms",
+    ("alias",),
+    "each new connection to a database",
+    area=AREA,
+    encloses=True,  # what it asks the new connection
+)
+COMMIT = Metric("db.commit", TIMER, "ms", ("alias",), "each commit", area=AREA)
+ROLLBACK = Metric("db.rollback", TIMER, "ms", ("alias",), "each rollback", area=AREA)
+ERROR = Metric("db.error", COUNTER, "", ("alias", "class"), "statements and others that failed")
+
+_current = work.current.get
+_query_series = QUERY.series
 _new = tuple.__new__
 
 # The verbs that are told apart; a statement of any other counts as `_other`.
@@ -43,84 +58,147 @@ _VERB_BY_START = {
     "DELETE": "delete",
 }
 
+# By alias and those six characters.
+_series_by_start: dict[str, dict[str, Series]] = {}
+
 LONGEST_PREAMBLE = 2000
 
 # A bulk insert may be megabytes long, and a unit keeps many statements until it ends.
 LONGEST_STATEMENT_KEPT = 8000
 
 
-def statement_ran(
-    started: float, ended: float, args: Any, kwargs: Any, _result: Any, error: Any
-) -> None:
-    """Record one ``execute`` or ``executemany``. The parameters are never looked at."""
-    database = args[0].db
-    alias = database.alias
-    sql = kwargs["sql"] if kwargs else args[1]
-    verb = (_VERB_BY_START.get(sql[:6]) if type(sql) is str else None) or verb_of(sql)
-    detail = _detail(database, sql, error) if work.detail_wanted else None
-    record(QUERY.series[alias, verb], started, ended, AREA, detail)
-    if error is not None:
-        work.count(ERROR.of(alias, type(error).__name__))
+_commented = django_sql_comment.commented
+_many_commented = django_sql_comment.many_commented
+_prefix_for = django_sql_comment.prefix_for
 
 
-def _detail(database: Any, sql: object, error: BaseException | None) -> work.Query:
+def configure(settings: Settings) -> None:
+    """Leave statements as they are where comments are switched off."""
+    global _commented, _many_commented, _prefix_for
+    _series_by_start.clear()
+    comments: Any = django_sql_comment
+    if "django_sql_comment" in settings.disable:
+        comments = _NoComments
+    _commented, _many_commented = comments.commented, comments.many_commented
+    _prefix_for = comments.prefix_for
+
+
+class _NoComments:
+    """What django_sql_comment is to us where it is disabled."""
+
+    @staticmethod
+    def commented(_unit: work.Work, _database: Any, sql: Any) -> Any:
+        return sql
+
+    many_commented = commented
+
+    @staticmethod
+    def prefix_for(unit: work.Work, database: Any) -> str:
+        return unit.sql_prefixes.setdefault(database.alias, "")
+
+
+def statement_runs(cursor: Any, sql: Any, *_params: Any) -> tuple[Any, Series]:
+    """Return the SQL of an ``_execute`` with its comment, and what it counts as.
+
+    The parameters are never looked at.
+    """
+    database = cursor.db
+    unit = _current()
+    if type(sql) is str:
+        # What nearly every statement is, by exceptions, which cost nothing where there are none.
+        try:
+            alias = database.alias
+            return unit.sql_prefixes[alias] + sql, _series_by_start[alias][sql[:6]]
+        except KeyError:
+            series = _series_of_start(database.alias, sql[:6])
+            prefix = _prefix_for(unit, database)
+            if prefix is not None and series is not None:
+                return prefix + sql, series
+    return _commented(unit, database, sql), _query_series[database.alias, verb_of(sql)]
+
+
+def _series_of_start(alias: str, start: str) -> Series | None:
+    """Note what statements that begin with *start* count as, if that is known from six letters."""
+    verb = _VERB_BY_START.get(start)
+    if verb is None:
+        return None
+    series = _query_series[alias, verb]
+    if _query_series.get((alias, verb)) is series:  # within the budget of names
+        _series_by_start.setdefault(alias, {})[start] = series
+    return series
+
+
+def statements_run(cursor: Any, sql: Any, *_params: Any) -> tuple[Any, Series]:
+    """Return the same of an ``_executemany``."""
+    database = cursor.db
+    sent = _many_commented(_current(), database, sql)
+    return sent, _query_series[database.alias, verb_of(sql)]
+
+
+def statement_detail(error: BaseException | None, cursor: Any, sql: Any, *_params: Any) -> Any:
+    """Return what the canonical line tells of a statement."""
     text = sql if type(sql) is str else _beginning(sql)
     if len(text) > LONGEST_STATEMENT_KEPT:
         text = text[:LONGEST_STATEMENT_KEPT]
     name = type(error).__name__ if error is not None else None
     # Called by its class, a NamedTuple takes three times as long to make.
-    return _new(work.Query, (text, database.vendor == "mysql", name))
+    return _new(work.Query, (text, cursor.db.vendor == "mysql", name))
 
 
-def procedure_ran(
-    started: float, ended: float, args: Any, _kwargs: Any, _result: Any, error: Any
-) -> None:
-    """Record one ``callproc``."""
-    alias = args[0].db.alias
-    work.record(QUERY.of(alias, "call"), started, ended, AREA)
-    if error is not None:
-        work.count(ERROR.of(alias, type(error).__name__))
+def statement_failed(error: BaseException, cursor: Any, *_params: Any) -> Series:
+    """Return the counter of statements that raise such an *error*."""
+    return ERROR.of(cursor.db.alias, type(error).__name__)
 
 
-def _recorder_of(metric: Metric) -> Any:
-    def recorded(
-        started: float, ended: float, args: Any, _kwargs: Any, _result: Any, error: Any
-    ) -> None:
-        alias = args[0].alias
-        work.record(metric.series[(alias,)], started, ended, AREA)
-        if error is not None:
-            work.count(ERROR.of(alias, type(error).__name__))
-
-    return recorded
+def procedure_series(cursor: Any, *_params: Any) -> Series:
+    """Return what a ``callproc`` counts as."""
+    return QUERY.series[cursor.db.alias, "call"]
 
 
-_connect_recorded = _recorder_of(CONNECT)
+def connection_failed(error: BaseException, database: Any) -> Series:
+    """Return the counter of what fails with such an *error* beside statements."""
+    return ERROR.of(database.alias, type(error).__name__)
 
 
-def connected(
-    started: float, ended: float, args: Any, kwargs: Any, result: Any, error: Any
-) -> None:
-    """Record one ``connect``; what it asked the new connection is a part of it, summed once."""
-    unit = work.active()
-    if unit is not None:
-        samples = unit.samples
-        for index in range(len(samples) - 1, -1, -1):
-            series, began, seconds, _area, detail = samples[index]
-            if began < started:
-                break
-            samples[index] = (series, began, seconds, None, detail)
-    _connect_recorded(started, ended, args, kwargs, result, error)
+def _series_of_alias(metric: Metric) -> Any:
+    def series_of(database: Any) -> Series:
+        return metric.series[(database.alias,)]
+
+    return series_of
+
+
+def _of_connection(method: str, metric: Metric) -> Patch:
+    return measured(
+        f"django.db.backends.base.base:BaseDatabaseWrapper.{method}",
+        _series_of_alias(metric),
+        failure_of=connection_failed,
+    )
 
 
 PATCHES = (
-    timed("django.db.backends.utils:CursorWrapper.execute", after=statement_ran),
-    timed("django.db.backends.utils:CursorWrapper.executemany", after=statement_ran),
-    timed("django.db.backends.utils:CursorWrapper.callproc", after=procedure_ran),
-    timed("django.db.backends.base.base:BaseDatabaseWrapper.connect", after=connected),
-    timed("django.db.backends.base.base:BaseDatabaseWrapper.commit", after=_recorder_of(COMMIT)),
-    timed(
-        "django.db.backends.base.base:BaseDatabaseWrapper.rollback", after=_recorder_of(ROLLBACK)
+    # Below Django's debug layer, which thus shows the application's own SQL, and `execute_wrappers`.
+    measured(
+        "django.db.backends.utils:CursorWrapper._execute",
+        statement_runs,
+        failure_of=statement_failed,
+        detail_of=statement_detail,
+        rewrites=1,
     ),
+    measured(
+        "django.db.backends.utils:CursorWrapper._executemany",
+        statements_run,
+        failure_of=statement_failed,
+        detail_of=statement_detail,
+        rewrites=1,
+    ),
+    measured(
+        "django.db.backends.utils:CursorWrapper.callproc",
+        procedure_series,
+        failure_of=statement_failed,
+    ),
+    _of_connection("connect", CONNECT),
+    _of_connection("commit", COMMIT),
+    _of_connection("rollback", ROLLBACK),
 )
 
 

@@ -17,6 +17,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from introspect.agent import correlation, ending, frames, guard, work
+from introspect.agent.correlation import Inbound
 from introspect.agent.metrics import COUNTER, OTHER, TIMER, Metric
 from introspect.agent.patching import timed
 from introspect.agent.work import milliseconds
@@ -44,7 +45,6 @@ EXCEPTION = Metric(
 )
 
 if TYPE_CHECKING:
-    from introspect.agent.correlation import Inbound
     from introspect.agent.settings import Settings
 
 # What the calls of each area took together within one request that made any.
@@ -64,16 +64,28 @@ METHODS = frozenset(
 LONGEST_QUEUE_SECONDS = 600.0
 SERVER_ERROR = 500
 
+WSGI_QUEUE_KEY = "HTTP_X_REQUEST_START"
+ASGI_QUEUE_KEY = "x-request-start"
+
 _ignored_paths: Any = None
+
+# The keys of a WSGI environment by which a request's own ID and queue are known, if there are any.
+_of_concern: frozenset[str] = frozenset()
 
 # Requests under way, where their lines are wanted: a server that stops may never return to them.
 _unfinished: weakref.WeakValueDictionary[int, Request] = weakref.WeakValueDictionary()
 
+_current = work.current.get
+_new = tuple.__new__
+
 
 def configure(settings: Settings) -> None:
-    """Take the patterns of paths to ignore."""
-    global _ignored_paths
+    """Take the patterns of paths to ignore, and the headers to look for."""
+    global _ignored_paths, _of_concern
     _ignored_paths = settings.ignore_paths
+    _of_concern = frozenset(
+        {WSGI_QUEUE_KEY, *(key for key, _ in correlation.policy.wsgi_keys)}
+    )
     if settings.log:
         ending.before_end(ending.UNITS, end_unfinished)
 
@@ -89,46 +101,24 @@ def end_unfinished() -> None:
 class Request(work.Work):
     """The unit of work of one HTTP request."""
 
-    __slots__ = (
-        "__weakref__",
-        "django_request",
-        "exception_id",
-        "first_byte",
-        "in_handler",
-        "method",
-        "path",
-        "queue_seconds",
-        "response_bytes",
-        "route",
-        "scope",
-        "status",
-        "task",
-        "user_id",
-    )
-
     kind = "request"
 
-    def __init__(
-        self, scope: Any, method: Any, path: str, inbound: Inbound, queue: str | None
-    ) -> None:
-        super().__init__(inbound)
-        # The WSGI environ or ASGI scope: by its identity `answered` knows its own request.
-        self.scope = scope
-        self.django_request: Any = None
-        self.method = known_method(method)
-        self.path = path
-        self.muted = _ignored_paths is not None and _ignored_paths.fullmatch(path) is not None
-        self.queue_seconds = waited(queue, time.time()) if queue else None
-        self.in_handler = True
-        # Of an ASGI request, by its identity: the asyncio task that its handler runs in.
-        self.task: int | None = None
-        self.first_byte: float | None = None
-        self.status: int | None = None
-        self.name = UNRESOLVED
-        self.route: str | None = None
-        self.response_bytes: int | None = None
-        self.user_id: str | int | None = None
-        self.exception_id = 0
+    name = UNRESOLVED
+    method = OTHER
+    path = ""
+    in_handler = True
+    scope: Any = None
+    """The WSGI environ or ASGI scope, as long as the request goes on: the same for no other."""
+    task: int | None = None
+    """Of an ASGI request, by its identity: the asyncio task that its handler runs in."""
+    django_request: Any = None
+    queue_seconds: float | None = None
+    first_byte: float | None = None
+    status: int | None = None
+    route: str | None = None
+    response_bytes: int | None = None
+    user_id: str | int | None = None
+    exception_id = 0
 
     def describe(self) -> dict[str, Any]:
         """Return what the canonical line says of a request alone."""
@@ -151,6 +141,8 @@ class Request(work.Work):
 
     def comment_parts(self, parts: tuple[str, ...]) -> list[str]:
         """See ``Work.comment_parts``."""
+        if parts == ("path",):
+            return [self.path]
         match = getattr(self.django_request, "resolver_match", None)
         texts = []
         if "path" in parts:
@@ -163,8 +155,9 @@ class Request(work.Work):
 
     def comments_are_final(self, parts: tuple[str, ...]) -> bool:
         """See ``Work.comments_are_final``: before the URL is resolved, there is no view."""
-        needs_match = "route" in parts or "view" in parts
-        return not needs_match or getattr(self.django_request, "resolver_match", None) is not None
+        if "route" not in parts and "view" not in parts:
+            return True
+        return getattr(self.django_request, "resolver_match", None) is not None
 
     def end(self) -> None:
         """Finish and report; called by whatever sees the end first, and again by the others."""
@@ -178,28 +171,32 @@ class Request(work.Work):
             guard.swallow(Request.end)
 
     def _report(self, ended: float) -> None:
-        seconds = ended - self.started
-        if self.first_byte is None and self.django_request is not None:
+        taken = (ended - self.started) * 1000
+        first_byte, status = self.first_byte, self.status
+        if first_byte is None and self.django_request is not None:
             self.note_view()  # nobody has answered, but a view may have begun
         self.scope = self.django_request = None
-        self.failed = self.failed or (self.status or 0) >= SERVER_ERROR
         if self.muted:
             work.process().count(IGNORED.of())
-            work.process().recorded()
             return
         self.settle()
-        if self.totals:
-            self._add_totals()
-        self.time(REQUEST.series[()], seconds)
-        self.time(VIEW.series[self.name, self.method], seconds)
-        if self.first_byte is not None:
-            self.time(FIRST_BYTE.series[()], self.first_byte - self.started)
+        ready = self._ready
+        for area, seconds in self.seconds.items():
+            if area in TOTALS:
+                ready += (TOTALS[area].series[()], seconds * 1000)
+                if area == "db":
+                    ready += (QUERIES.series[()], self.calls[area])
+        ready += (REQUEST.series[()], taken, VIEW.series[self.name, self.method], taken)
+        if first_byte is not None:
+            ready += (FIRST_BYTE.series[()], (first_byte - self.started) * 1000)
         if self.queue_seconds is not None:
             self.time(QUEUE.of(), self.queue_seconds)
-        if self.status is None:
-            self.count(ABORTED.of())
+        if status is None:
+            ready += (ABORTED.of(), 1)
         else:
-            self.count(RESPONSE.series[(self.status,)])
+            ready += (RESPONSE.series[(status,)], 1)
+            if status >= SERVER_ERROR:
+                self.failed = True
         self.send(ended)
 
     def note_view(self) -> None:
@@ -209,29 +206,26 @@ class Request(work.Work):
             self.name = view_name(self.django_request)
             self.route = match.route or "/"  # the root's route is an empty string
 
-    def _add_totals(self) -> None:
-        for area, metric in TOTALS.items():
-            total = self.totals.get(area)
-            if total is None:
-                continue
-            self.time(metric.series[()], total.seconds)
-            if area == "db":
-                self.value(QUERIES.series[()], total.calls)
-
 
 def wsgi_called(args: Any, _kwargs: Any) -> Any:
     """Begin the unit of work of one WSGI request."""
     environ = args[1]
-    if _is_nested(environ):
+    previous = _current()
+    if previous.scope is not None and _goes_on(previous, environ):
         return PASS
-    header = environ.get
-    path = header("PATH_INFO", "")
+    if environ.keys().isdisjoint(_of_concern):  # as nearly all requests from browsers
+        request = Request(_new(Inbound, (correlation.new_id(), None)))
+    else:
+        policy = correlation.policy
+        request = Request(policy.accept(environ.get, policy.wsgi_keys))
+        request.queue_seconds = waited(environ.get(WSGI_QUEUE_KEY))
+    request.scope = environ
+    path = environ.get("PATH_INFO", "")
     if not path.isascii():  # WSGI hands a path over as bytes in Latin-1's clothes
         path = path.encode("latin-1", "replace").decode("utf-8", "replace")
-    policy = correlation.policy
-    inbound = policy.accept(header, policy.wsgi_keys)
-    queue = header("HTTP_X_REQUEST_START")
-    return _begin(Request(environ, header("REQUEST_METHOD"), path, inbound, queue))
+    request.path = path
+    _begin(request, environ.get("REQUEST_METHOD"))
+    return request
 
 
 def wsgi_returned(
@@ -266,8 +260,11 @@ def _end_on_close(request: Request, response: Any) -> None:
 def asgi_called(args: Any, _kwargs: Any) -> Any:
     """Begin the unit of work of one ASGI request; other scopes pass."""
     scope = args[1]
+    if scope.get("type") != "http":
+        return PASS
     task = id(sys.modules["asyncio"].current_task())
-    if scope.get("type") != "http" or _is_nested(scope, task):
+    previous = _current()
+    if previous.scope is not None and _goes_on(previous, scope, task):
         return PASS
     headers = {name.decode("latin-1"): value for name, value in scope.get("headers") or ()}
 
@@ -276,12 +273,14 @@ def asgi_called(args: Any, _kwargs: Any) -> Any:
         return value if value is None else value.decode("latin-1")
 
     policy = correlation.policy
-    inbound = policy.accept(header, policy.asgi_keys)
-    queue = header("x-request-start")
-    request = Request(scope, scope.get("method"), scope.get("path", ""), inbound, queue)
+    request = Request(policy.accept(header, policy.asgi_keys))
+    request.queue_seconds = waited(header(ASGI_QUEUE_KEY))
+    request.scope = scope
     request.task = task
     request.thread = 0  # shared with other requests: its CPU time is not this one's
-    return _begin(request)
+    request.path = scope.get("path", "")
+    _begin(request, scope.get("method"))
+    return request
 
 
 def asgi_returned(
@@ -300,17 +299,17 @@ def asgi_returned(
     request.end()
 
 
-def _begin(request: Request) -> Request:
-    previous = work.current.get()
-    if isinstance(previous, Request) and not previous.finished and not previous.in_handler:
-        previous.end()  # its server never closed the response, and the thread has moved on
+def _begin(request: Request, method: Any) -> None:
+    if method in METHODS:
+        request.method = method
+    if _ignored_paths is not None and _ignored_paths.fullmatch(request.path) is not None:
+        request.muted = True
     if work.detail_wanted:
         _unfinished[id(request)] = request
     work.current.set(request)
-    return request
 
 
-def _is_nested(scope: Any, task: int | None = None) -> bool:
+def _goes_on(previous: Any, scope: Any, task: int | None = None) -> bool:
     """Tell whether this call is made by a handler that we are already inside of.
 
     A handler's subclass calls ``super().__call__``; some applications serve requests within
@@ -318,21 +317,20 @@ def _is_nested(scope: Any, task: int | None = None) -> bool:
     where a client sends its next request ahead of the answer, Uvicorn and Daphne start that one's
     task from within the first, whose context it inherits, once they have sent the first's answer.
     """
-    current = work.current.get()
-    if not isinstance(current, Request):
-        return False
-    if current.scope is scope:
+    if previous.scope is scope:
         return True
-    if not current.in_handler:
-        return False
-    return current.task in (None, task) or current.first_byte is None
+    if previous.in_handler:
+        return previous.task in (None, task) or previous.first_byte is None
+    previous.end()  # its server never closed the response, and the thread has moved on
+    return False
 
 
 def entered(args: Any, _kwargs: Any) -> Request | None:
     """Note Django's request object: it will know the view once middleware and URLs have run."""
-    request = _request_of(args[1])
+    django_request = args[1]
+    request = _request_of(django_request)
     if request is not None:
-        request.django_request = args[1]
+        request.django_request = django_request
     return request
 
 
@@ -354,7 +352,7 @@ def answered(
     request.first_byte = ended
     request.status = result.status_code
     # First of all: whatever fails below, the unit must end.
-    if "type" not in request.scope:  # WSGI: an ASGI scope has one, and ends in asgi_returned
+    if request.task is None:  # WSGI: what ASGI has begun ends in asgi_returned
         # Django offers no other way.
         result._resource_closers.append(request.end)  # noqa: SLF001
     request.name = view_name(args[1])
@@ -367,7 +365,7 @@ def created(
     _started: float, ended: float, args: Any, _kwargs: Any, result: Any, _error: Any
 ) -> None:
     """Note the status of an ASGI request that Django cannot read, and answers by itself."""
-    request = work.current.get()
+    request = _current()
     if isinstance(request, Request) and request.scope is args[1] and result[0] is None:
         request.first_byte = ended
         request.status = result[1].status_code
@@ -468,12 +466,10 @@ def _count_exception(request: Request, error: BaseException, view: str) -> None:
 
 def _request_of(django_request: Any) -> Request | None:
     """Return the unit of work of this very request; a test client's inside it has none."""
-    current = work.current.get()
-    if not isinstance(current, Request) or current.finished:
-        return None
     attributes = django_request.__dict__
     scope = attributes.get("environ") or attributes.get("scope")
-    return current if scope is current.scope else None
+    current: Any = _current()  # only a request that goes on has a scope
+    return current if scope is not None and scope is current.scope else None
 
 
 PATCHES = (
@@ -536,16 +532,14 @@ def callable_name(view: Any, method: str | None = None) -> str:
     return f"{view.__module__}.{view.__qualname__}"
 
 
-def known_method(method: Any) -> str:
-    """Return an HTTP method as it is if it is a standard one, else ``_other``."""
-    return method if method in METHODS else OTHER
-
-
-def waited(header: str, now: float) -> float | None:
+def waited(header: str | None) -> float | None:
     """Return the seconds since the time in an ``X-Request-Start`` header, if that is plausible.
 
     Proxies write ``t=`` or nothing, then seconds, milliseconds or microseconds since 1970.
     """
+    if not header:
+        return None
+    now = time.time()
     try:
         stamp = float(header.strip().removeprefix("t="))
     except ValueError:

@@ -6,6 +6,7 @@ application's own SQL, and on the class, so that every alias and every kind of c
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -33,34 +34,47 @@ def configure(settings: Settings) -> None:
     global _choice, _is_suffix
     _choice = settings.sql_comment
     _is_suffix = settings.sql_comment_position == "suffix"
+    _ways.cache_clear()
 
 
-def statement_runs(args: Any, _kwargs: Any) -> Any:
-    """Return the SQL of ``_execute(cursor, sql, params, …)`` with the comment."""
-    sql = args[1]
-    unit = current()
-    if unit is None or unit.finished:
+def prefix_for(unit: work.Work, database: Any) -> str | None:
+    """Return what goes in front of every statement of *unit* to *database*, if that is so."""
+    if unit.finished or unit is work.process():
+        return unit.sql_prefixes.setdefault(database.alias, "")
+    comment_for(unit, database)
+    return unit.sql_prefixes.get(database.alias)
+
+
+def commented(unit: work.Work, database: Any, sql: Any) -> Any:
+    """Return a statement that *unit* runs with its comment."""
+    if unit.finished or unit is work.process():
         return sql
-    database = args[0].db
-    placed = unit.sql_comments.get(database.alias) or comment_for(unit, database)
-    if placed.prefix and type(sql) is str and sql.strip(_NOTHING):
-        return placed.prefix + sql  # what nearly every statement is
-    return _with_comment(sql, placed)
+    return _with_comment(sql, comment_for(unit, database))
 
 
-def statements_run(args: Any, kwargs: Any) -> Any:
-    """Return the SQL of ``_executemany(cursor, sql, param_list, …)`` with the comment.
+def many_commented(unit: work.Work, database: Any, sql: Any) -> Any:
+    """Return the statement of an ``executemany`` with its comment.
 
     MySQL's drivers turn ``INSERT … VALUES`` into one statement of many rows if a regular expression
     matches the whole text: it takes a comment behind the verb, and nowhere else.
     """
-    sql = args[1]
-    if args[0].db.vendor == "mysql" and type(sql) is str:
-        unit = work.active()
-        comment = comment_for(unit, args[0].db).text if unit is not None else ""
-        verb, space, rest = sql.lstrip().partition(" ")
-        return f"{verb} {comment} {rest}" if comment and space else sql
-    return statement_runs(args, kwargs)
+    if database.vendor != "mysql" or type(sql) is not str:
+        return commented(unit, database, sql)
+    verb, space, rest = sql.lstrip().partition(" ")
+    if unit.finished or unit is work.process() or not space:
+        return sql
+    comment = comment_for(unit, database).text
+    return f"{verb} {comment} {rest}" if comment else sql
+
+
+def statement_runs(args: Any, _kwargs: Any) -> Any:
+    """Return the SQL of ``_execute(cursor, sql, params, …)`` with its comment."""
+    return commented(current(), args[0].db, args[1])
+
+
+def statements_run(args: Any, _kwargs: Any) -> Any:
+    """Return the SQL of ``_executemany(cursor, sql, param_list, …)`` with its comment."""
+    return many_commented(current(), args[0].db, args[1])
 
 
 def without_comment(_args: Any, _kwargs: Any, text: Any) -> Any:
@@ -75,6 +89,7 @@ def without_comment(_args: Any, _kwargs: Any, text: Any) -> Any:
     return text
 
 
+# Where django_db, whose patch of the same functions does it, is left out.
 _PATCHES_OF_CURSORS = (
     rewriting_argument("django.db.backends.utils:CursorWrapper._execute", 1, statement_runs),
     rewriting_argument("django.db.backends.utils:CursorWrapper._executemany", 1, statements_run),
@@ -82,7 +97,6 @@ _PATCHES_OF_CURSORS = (
 
 # Of Django's own databases, these two ask the driver.
 PATCHES = (
-    *_PATCHES_OF_CURSORS,
     amended(
         "django.db.backends.mysql.operations:DatabaseOperations.last_executed_query",
         without_comment,
@@ -96,7 +110,9 @@ PATCHES = (
 
 def patches(settings: Settings) -> tuple[Patch, ...]:
     """Patch nothing where no alias has comments."""
-    return () if settings.sql_comment.is_off() else PATCHES
+    if settings.sql_comment.is_off():
+        return ()
+    return (*_PATCHES_OF_CURSORS, *PATCHES) if "django_db" in settings.disable else PATCHES
 
 
 class Placed:
@@ -117,32 +133,39 @@ def comment_for(unit: work.Work, database: Any) -> Placed:
     found: Placed | None = unit.sql_comments.get(alias)
     if found is not None:
         return found
-    parts = _choice.parts(alias)
-    if _caches_by_text(database):
+    parts = _choice.by_alias.get(alias, _choice.others)
+    is_behind, caches_by_text = _ways(database.vendor)
+    if caches_by_text or _prepares(database):
         parts = tuple(part for part in parts if part in sqlcomment.LOW_CARDINALITY)
     texts = unit.comment_parts(parts)
     if "caller" in parts:
         texts.append(frames.caller())
-    placed = Placed(sqlcomment.comment(texts), is_suffix=_goes_behind(database))
+    placed = Placed(sqlcomment.comment(texts), is_suffix=is_behind)
     if "caller" not in parts and unit.comments_are_final(parts):
-        unit.sql_comments[alias] = placed
+        unit.sql_comments = {**unit.sql_comments, alias: placed}
+        if not (is_behind and placed.text):
+            unit.sql_prefixes[alias] = placed.prefix
     else:
         unit.last_comment = placed.text
     return placed
 
 
-def _caches_by_text(database: Any) -> bool:
-    """Tell whether statements are prepared on the server, or their plans kept by their text."""
-    if database.vendor in _CACHING_VENDORS:
-        return True
-    # psycopg 3; None, Django's default, prepares nothing.
+def _prepares(database: Any) -> bool:
+    """Tell whether statements are prepared on the server: by psycopg 3, if it is told to."""
+    # None, Django's default, prepares nothing.
     return getattr(database.connection, "prepare_threshold", None) is not None
 
 
-def _goes_behind(database: Any) -> bool:
-    if database.vendor == "oracle":
+@functools.lru_cache(maxsize=100)
+def _ways(vendor: str) -> tuple[bool, bool]:
+    """Return whether a vendor's comments go behind, and whether its plans are kept by text."""
+    return _goes_behind(vendor), vendor in _CACHING_VENDORS
+
+
+def _goes_behind(vendor: str) -> bool:
+    if vendor == "oracle":
         return False  # Django strips a trailing slash there, and with it the end of the comment
-    if database.vendor == "sqlite" and sys.version_info < (3, 11):
+    if vendor == "sqlite" and sys.version_info < (3, 11):
         return True  # its driver looks for INSERT, UPDATE, DELETE at the very start, for `rowcount`
     return _is_suffix
 

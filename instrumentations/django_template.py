@@ -7,44 +7,36 @@ and only the outermost adds to the request's total.
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from introspect.agent import work
 from introspect.agent.metrics import TIMER, Metric
-from introspect.agent.patching import timed
+from introspect.agent.patching import measured
+
+if TYPE_CHECKING:
+    from introspect.agent.metrics import Series
 
 TEMPLATE = Metric(
-    "template", TIMER, "ms", ("template",), "each `Template.render`, what it includes included"
+    "template",
+    TIMER,
+    "ms",
+    ("template",),
+    "each `Template.render`, what it includes included",
+    area="template",
+    encloses=True,
 )
-
-AREA = "template"
-
-record = work.record
 
 # What a template made from a string is counted under: it has no name, or none that is text.
 INLINE = "inline"
 
-_rendering: ContextVar[bool] = ContextVar("introspect_rendering", default=False)
+_template_series = TEMPLATE.series
 
 
-def render_started(_args: Any, _kwargs: Any) -> Any:
-    """Return a token if this is the outermost template, else ``None``."""
-    return None if _rendering.get() else _rendering.set(True)
-
-
-def rendered(
-    token: Any, started: float, ended: float, args: Any, _kwargs: Any, _result: Any, _error: Any
-) -> None:
-    """Record one render."""
-    area = None
-    if token is not None:
-        _rendering.reset(token)  # same call, same context: reset cannot fail
-        area = AREA
-    name = args[0].name
+def template_series(template: Any, *_context: Any) -> Series:
+    """Return what a ``render`` counts as."""
+    name = template.name
     if type(name) is not str:
         name = _text(name)
-    record(TEMPLATE.series[(name or INLINE,)], started, ended, area)
+    return _template_series[(name or INLINE,)]
 
 
 def _text(name: object) -> str:
@@ -54,5 +46,5 @@ def _text(name: object) -> str:
 
 PATCHES = (
     # Not `_render`: Django's own test runner replaces that one.
-    timed("django.template.base:Template.render", before=render_started, after=rendered),
+    measured("django.template.base:Template.render", template_series),
 )

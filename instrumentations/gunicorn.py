@@ -16,9 +16,8 @@ def request_handled(
     The next thing that this thread or greenlet reads may be no request at all. What gunicorn says
     of a request that failed comes later, and still belongs to it.
     """
-    unit = work.current.get()
-    if error is None and unit is not None and unit.finished:
-        work.current.set(None)
+    if error is None and work.current.get().finished:
+        work.leave()
 
 
 # The thread worker handles each request as a task of its pool, which leaves the unit by itself.
