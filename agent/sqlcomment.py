@@ -18,6 +18,9 @@ LOW_CARDINALITY: Final = frozenset({"route", "view", "caller"})
 LONGEST: Final = 256
 _ROOM: Final = LONGEST - len("/*  */")
 
+# An ID, and the dotted name of a view or task: of use only as a whole.
+_NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
 # No driver's placeholder can be made of these. The colon stands before line numbers: whoever knows
 # :name, Oracle's drivers and SQLite, passes over comments, which is not so for % and ?.
 _UNSAFE = re.compile(r"[^A-Za-z0-9/_.:=,-]+")
@@ -65,9 +68,33 @@ def comment(parts: list[str]) -> str:
     """Return the comment that holds *parts*, or an empty string if nothing is left of them."""
     if len(parts) == 1 and _SAFE.fullmatch(parts[0]):  # as most paths are
         return f"/* {parts[0]} */"
-    words = [word for part in parts for word in safe(part).split(" ") if word]
-    text = " ".join(words)[:_ROOM].rstrip()
+    texts = [text for text in map(safe, parts) if text]
+    text = " ".join(texts)
+    if len(text) > _ROOM:
+        text = " ".join(_cut(texts, _ROOM - len(texts) + 1))
     return f"/* {text} */" if text else ""
+
+
+def _cut(texts: list[str], room: int) -> list[str]:
+    """Cut the long ones of *texts* to one length, so that all have room; names if they must be."""
+    whole = {text for text in texts if _NAME.fullmatch(text)}
+    others = [len(text) for text in texts if text not in whole]
+    left = room - sum(len(text) for text in texts if text in whole)
+    if left < len(others) or not others:
+        whole, others, left = set(), [len(text) for text in texts], room
+    longest = _longest(others, left)
+    return [text if text in whole else text[:longest].rstrip() for text in texts]
+
+
+def _longest(lengths: list[int], room: int) -> int:
+    """Return the length to cut all longer ones of *lengths* to, so that their sum is in *room*."""
+    shorter = 0
+    for index, length in enumerate(sorted(lengths)):
+        share = (room - shorter) // (len(lengths) - index)
+        if length > share:
+            return share
+        shorter += length
+    return LONGEST
 
 
 def safe(text: str) -> str:

@@ -5,11 +5,24 @@ from __future__ import annotations
 import os
 import re
 
+from introspect.bootstrap import file_ends
+
 # Flags of the interpreter that make it ignore PYTHONPATH (-E, -I) or site (-S, -I).
 _OBSTRUCTIVE_FLAGS = "EIS"
 _FLAGS_WITH_A_VALUE = "WX"
 _FLAGS_BEFORE_THE_PROGRAM = "cm"
 _PYTHON = re.compile(r"(python|pypy)[0-9.]*")
+
+_SHELLS = frozenset({"ash", "bash", "dash", "sh", "zsh"})
+
+_UWSGI = re.compile(r"uwsgi([-_].*)?")
+
+_SCRIPT = b"#!"
+# What PyInstaller's own loader looks for in its file, from the end on.
+_FROZEN = b"MEI\014\013\012\013\016"
+
+# What has been seen to stand behind that is 2,200 bytes: the tables of an ELF file.
+_FROZEN_WITHIN = 65_536
 
 # Programs that start another with an environment of their own making.
 _CLEANERS = frozenset(
@@ -30,9 +43,18 @@ _STARTERS = frozenset(
 
 def found_in(program: str, command: list[str]) -> list[str]:
     """Return a sentence for each obstacle in *command*, whose file is *program*."""
-    name, arguments = os.path.basename(program), command[1:]
+    found = _known(os.path.basename(program), command[1:])
+    return _in_file(program) if found is None else found
+
+
+def _known(name: str, arguments: list[str]) -> list[str] | None:
+    """Return the obstacles in a command that is known by its name; ``None``: it is not."""
     if _PYTHON.fullmatch(name):
         return _flags(arguments, f"`{name}`")
+    if name in _SHELLS:
+        return _in_shell(arguments)
+    if _UWSGI.fullmatch(name):
+        return _in_uwsgi(name, arguments) or None  # a script of some such name has a first line
     if name in _CLEANERS:
         return [_dropped_by(name)]
     if name in _LOGINS and not {"-", "-l", "--login"}.isdisjoint(arguments):
@@ -41,7 +63,7 @@ def found_in(program: str, command: list[str]) -> list[str]:
         return [_dropped_by(cleared)]
     if name in _STARTERS:
         return _behind(arguments)
-    return _shebang(program)
+    return None
 
 
 def _dropped_by(words: str) -> str:
@@ -53,27 +75,80 @@ def _dropped_by(words: str) -> str:
 
 def _behind(words: list[str]) -> list[str]:
     """Return the obstacles in the command that is started with the end of *words*."""
-    from introspect.bootstrap.run import find_program
-
     for index, word in enumerate(words):
         if word.startswith("-") or "=" in word:
             continue
-        program = find_program(word, os.environ.get("PATH", os.defpath))
-        if program is not None and os.path.isfile(program):
+        program = _program(word)
+        if program is not None:
             return found_in(program, words[index:])
+    return []
+
+
+def _program(word: str) -> str | None:
+    """Return the file that runs as *word*, if there is one; a lock's, say, does not run."""
+    from introspect.bootstrap.run import find_program
+
+    program = find_program(word, os.environ.get("PATH", os.defpath))
+    if program is None or not os.path.isfile(program) or not os.access(program, os.X_OK):
+        return None
+    return program
+
+
+def _in_shell(arguments: list[str]) -> list[str]:
+    """Return the obstacles in what a shell is told to run by ``-c``, where that is plain."""
+    from introspect.bootstrap import shell_words
+
+    words = shell_words.last_command(shell_words.text_of(arguments) or "")
+    while words and (words[0] in ("command", "exec") or _is_assignment(words[0])):
+        word = words.pop(0)
+        if _drops_the_path(word):
+            return [_dropped_by("PYTHONPATH=…")]
+    if not words:
+        return []
+    program = _program(words[0])
+    if program is None or not os.path.isabs(program):  # it may go to another folder before
+        return _known(os.path.basename(words[0]), words[1:]) or []
+    return found_in(program, words)
+
+
+def _is_assignment(word: str) -> bool:
+    name, equals, _ = word.partition("=")
+    return bool(equals) and name.isidentifier()
+
+
+def _drops_the_path(assignment: str) -> bool:
+    """Tell whether *assignment* replaces PYTHONPATH, and does not make it of what it was."""
+    return assignment.startswith("PYTHONPATH=") and "$" not in assignment
+
+
+def _in_uwsgi(name: str, arguments: list[str]) -> list[str]:
+    """Return the first obstacle among the options of uWSGI."""
+    from introspect.bootstrap import uwsgi_options
+
+    for option in uwsgi_options.given(arguments):
+        where = option.file or f"`{name}`"
+        if option.name == "no-site" and option.is_on():
+            return [_ignored_by(where, "option no-site")]
+        if option.name == "env" and _drops_the_path(option.value):
+            return [
+                (
+                    f"{where} has the option env with a PYTHONPATH of its own: make it "
+                    "`env = PYTHONPATH=…:$(PYTHONPATH)`, or nothing is measured"
+                )
+            ]
     return []
 
 
 def _flags(arguments: list[str], where: str) -> list[str]:
     flag = _obstructive_flag(arguments)
-    if flag is None:
-        return []
-    return [
-        (
-            f"{where} has the flag -{flag}, with which Python ignores the start-up file: leave it "
-            "out, or nothing is measured"
-        )
-    ]
+    return [] if flag is None else [_ignored_by(where, f"flag -{flag}")]
+
+
+def _ignored_by(where: str, what: str) -> str:
+    return (
+        f"{where} has the {what}, with which Python ignores the start-up file: leave it out, or "
+        "nothing is measured"
+    )
 
 
 def _obstructive_flag(arguments: list[str]) -> str | None:
@@ -100,7 +175,7 @@ def _cleared_by_env(arguments: list[str]) -> str | None:
     for word in words:
         if word in ("-", "-i", "--ignore-environment"):
             return "env -i"
-        if word.startswith("PYTHONPATH="):
+        if _drops_the_path(word):
             return "env PYTHONPATH=…"
         if word in ("-uPYTHONPATH", "--unset=PYTHONPATH"):
             return "env -u PYTHONPATH"
@@ -111,14 +186,21 @@ def _cleared_by_env(arguments: list[str]) -> str | None:
     return None
 
 
-def _shebang(program: str) -> list[str]:
-    try:
-        with open(program, "rb") as file:
-            beginning = file.read(512)
-    except OSError:  # it may be executed, not read; or it is missing, which is said elsewhere
-        return []
-    if not beginning.startswith(b"#!"):
-        return []
+def _in_file(program: str) -> list[str]:
+    beginning = file_ends.beginning(program, 512)
+    if beginning.startswith(_SCRIPT):
+        return _shebang(program, beginning)
+    if _FROZEN in file_ends.ending(program, _FROZEN_WITHIN):
+        return [
+            (
+                f"{program} is a frozen program (PyInstaller's): the Python in it ignores the "
+                "start-up file, and nothing is measured in it. Run it from its sources"
+            )
+        ]
+    return []
+
+
+def _shebang(program: str, beginning: bytes) -> list[str]:
     line = beginning[2:].split(b"\n", 1)[0].decode("utf-8", "replace").split()
     while line and not _PYTHON.fullmatch(os.path.basename(line[0])):
         line.pop(0)  # /usr/bin/env -S

@@ -23,7 +23,9 @@ Metrics go to StatsD at udp://127.0.0.1:8125 unless INTROSPECT_STATSD says other
 
 All settings are environment variables: `introspect tables` lists them."""
 
-STARTUP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "startup")
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_PACKAGES = os.path.dirname(_HERE)
+STARTUP = os.path.join(_HERE, "startup")
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
@@ -65,18 +67,40 @@ def split(argv: list[str]) -> tuple[list[str], list[str]]:
 def run(command: list[str], *, debug: bool = False) -> int:
     """Exec *command*. Whatever fails of ours is said, and the command runs all the same."""
     environ = dict(os.environ)
-    _guarded(lambda: prepare(environ, debug=debug))
     program = find_program(command[0], environ.get("PATH", os.defpath))
     if program is None:
         _complain(f"{command[0]}: command not found{_hint(command[0], None)}")
         return NOT_FOUND
-    _guarded(lambda: _name_obstacles(program, command))
+    _guarded(lambda: _add_agent(environ, program, command, debug=debug))
     _guarded(_restore_signals)
     try:
         os.execve(program, command, environ)
     except OSError as error:
         _complain(f"{program}: {error.strerror}{_hint(program, error.errno)}")
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+
+
+def _add_agent(environ: dict[str, str], program: str, command: list[str], *, debug: bool) -> None:
+    package = package_in_the_way()
+    if package is not None:
+        _complain(
+            f"{package} is in the way of our own package `introspect`: the command runs without "
+            "the agent. Rename that package, or leave its folder out of PYTHONPATH"
+        )
+        return
+    prepare(environ, debug=debug)
+    _guarded(lambda: _name_obstacles(program, command))
+
+
+def package_in_the_way() -> str | None:
+    """Return the file of another ``introspect`` that Python finds in the place of ours."""
+    from importlib.machinery import PathFinder
+
+    spec = PathFinder.find_spec("introspect")
+    file = spec.origin if spec is not None else None
+    if file is None or os.path.realpath(os.path.dirname(file)) == os.path.realpath(_PACKAGES):
+        return None
+    return file
 
 
 def _restore_signals() -> None:

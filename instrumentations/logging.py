@@ -4,11 +4,13 @@
 Django's, gunicorn's and those of loggers that a later ``dictConfig`` makes included. It runs after
 ``extra`` has been applied: a record factory would make the application's own
 ``extra={"correlation_id": …}`` raise ``KeyError``. Records made from a dictionary, as those that
-come over a socket, have theirs from then on.
+come over a socket, have theirs from then on, and a record that comes to a handler past any logger
+from there.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from introspect.agent import metrics, work
@@ -73,6 +75,13 @@ def record_read(
         identify(record)
 
 
+def record_arrives(args: Any, _kwargs: Any) -> None:
+    """Identify a record that is handed straight to a handler."""
+    record = args[1]
+    if hasattr(record, "__dict__"):  # else it is no record, which the handler will find out
+        identify(record)
+
+
 def identify(record: Any) -> None:
     """Set ``correlation_id`` and ``service`` of a record, unless the application has."""
     attributes = record.__dict__
@@ -92,9 +101,37 @@ def record_handled(
     write(_line_of(record))
 
 
+_HANDLE = noticed("logging:Handler.handle", record_arrives)
+
+
+def _for_records_without(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``Handler.handle`` that lets a record of a logger's through.
+
+    By hand: each record comes here once for each handler, and to call even an observer that has
+    nothing to do would cost it twice as much.
+    """
+    identified = _HANDLE.wrap(original)
+    code = getattr(original, "__code__", None)
+    if code is None or code.co_varnames[: code.co_argcount] != ("self", "record"):
+        return identified
+
+    @functools.wraps(original)
+    def handle(self: Any, record: Any) -> Any:
+        __traceback_hide__ = True
+        try:
+            attributes = record.__dict__
+            is_known = "correlation_id" in attributes and "service" in attributes
+        except Exception:
+            is_known = False
+        return original(self, record) if is_known else identified(self, record)
+
+    return handle
+
+
 _IDENTIFY = (
     noticed("logging:Logger.handle", record_comes),
     timed("logging:makeLogRecord", after=record_read),
+    Patch(_HANDLE.target, _for_records_without),
 )
 _SHIP = timed("logging:Logger.callHandlers", after=record_handled)
 

@@ -1,4 +1,7 @@
-"""Let a child process inherit the correlation ID of the unit of work that starts it."""
+"""Let a child process inherit the correlation ID of the unit of work that starts it.
+
+The child's environment alone has the ID, never this process's own, which is every thread's.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,58 @@ _ENV_POSITION = 11
 # Left by introspect-run: an environment with it was made from ours.
 _MARK = "_INTROSPECT_LAUNCH"
 
+# What each of os.spawn* runs in the child with our environment, and what takes another.
+_WITH_ENVIRONMENT = {os.execv: os.execve, os.execvp: os.execvpe}
+
 
 def process_starts(args: Any, kwargs: Any) -> Any:
-    """Add the ID to the child's environment, unless that is one of the application's own making."""
-    unit = work.active()
-    if unit is None or len(args) > _ENV_POSITION:
+    """Add the ID to the environment of ``Popen``'s child."""
+    environ = _with_id(kwargs.get("env")) if len(args) <= _ENV_POSITION else None
+    return (args, kwargs) if environ is None else (args, {**kwargs, "env": environ})
+
+
+def process_spawns(args: Any, kwargs: Any) -> Any:
+    """Add the ID to the environment of ``posix_spawn(path, argv, env, …)``."""
+    environ = _with_id(args[2]) if len(args) > 2 else None  # noqa: PLR2004  the environment
+    return (args, kwargs) if environ is None else ((*args[:2], environ, *args[3:]), kwargs)
+
+
+def process_forks(args: Any, kwargs: Any) -> Any:
+    """Add the ID to the environment of ``_spawnvef(mode, file, args, env, execute)``.
+
+    This is what all of ``os.spawn*`` call.
+    """
+    mode, file, words, env, execute = args
+    if env is None and execute not in _WITH_ENVIRONMENT:
         return args, kwargs
-    environ = kwargs.get("env")
+    environ = _with_id(env)
+    if environ is None:
+        return args, kwargs
+    return (mode, file, words, environ, _WITH_ENVIRONMENT.get(execute, execute)), kwargs
+
+
+def _with_id(environ: Any) -> dict[str, str] | None:
+    """Return *environ* with the ID; ``None`` outside a unit, or if it is the application's own."""
+    unit = work.active()
+    if unit is None:
+        return None
     if environ is None:
         environ = os.environ
-    elif _MARK not in environ:
-        return args, kwargs
-    return args, {**kwargs, "env": {**environ, correlation.CHILD_VARIABLE: unit.correlation_id}}
+    elif not _is_made_from_ours(environ):
+        return None
+    return {**environ, correlation.CHILD_VARIABLE: unit.correlation_id}
 
 
-PATCHES = (rewriting("subprocess:Popen.__init__", process_starts),)
+def _is_made_from_ours(environ: Any) -> bool:
+    try:
+        return _MARK in environ
+    except TypeError:  # os.environb, or nothing that can be an environment
+        return False
+
+
+PATCHES = (
+    rewriting("subprocess:Popen.__init__", process_starts),
+    rewriting("os:posix_spawn", process_spawns),
+    rewriting("os:posix_spawnp", process_spawns),
+    rewriting("os:_spawnvef", process_forks),
+)

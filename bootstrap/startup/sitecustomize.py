@@ -100,22 +100,43 @@ class DjangoFinder(object):
 
 def start_agent():
     try:
+        package = package_in_the_way()
+        if package:
+            warn(
+                "%s is in the way of our own package `introspect`: the program runs without the "
+                "agent. Rename that package, or leave its folder out of sys.path" % package
+            )
+            return
         from introspect.bootstrap.start import start
 
         start()
+        # A namespace for the moment: a program that puts the folder of an `introspect` of its own
+        # on sys.path only now shall find that. Ours find one another without it.
+        sys.modules.pop("introspect", None)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         warn(
-            "the agent could not be started, the program runs without it: %s: %s%s"
-            % (type(error).__name__, error, in_the_way())
+            "the agent could not be started, the program runs without it: %s: %s"
+            % (type(error).__name__, error)
         )
 
 
-def in_the_way():
-    """Name a package of the program's own that hides ours, which has no __init__.py."""
-    package = getattr(sys.modules.get("introspect"), "__file__", None)
-    return " (%s is in the way of ours)" % package if package else ""
+def package_in_the_way():
+    """Name the file of a package of the program's own that hides ours, which has no __init__.py.
+
+    Theirs is not imported for that: it is the program's to say when.
+    """
+    if "introspect" in sys.modules:
+        package = getattr(sys.modules["introspect"], "__file__", None)
+    else:
+        from importlib.machinery import PathFinder
+
+        package = getattr(PathFinder.find_spec("introspect"), "origin", None)
+    ours = os.path.dirname(os.path.dirname(HERE))
+    if package and os.path.realpath(os.path.dirname(package)) != os.path.realpath(ours):
+        return package
+    return None
 
 
 def is_wanted():

@@ -29,12 +29,57 @@ SAFE = re.compile(r"/\* [A-Za-z0-9/_.:=,-]+(?: [A-Za-z0-9/_.:=,-]+)* \*/")
         (["/été/中/"], "/* /_t_/_/ */"),
         ([""], ""),
         ([" \t\n"], ""),
+        (["", "/a/", " "], "/* /a/ */"),
         ([], ""),
     ],
 )  # fmt: skip
 def test_literal_results(parts: list[str], expected: str) -> None:
     """The comment holds its parts, joined by spaces, with what is unsafe replaced."""
     assert sqlcomment.comment(parts) == expected
+
+
+ID = "9110dbba-6dd9-4d1c-8828-11be81ac0561"
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (["/" + "a" * 300], f"/* /{'a' * 249} */"),
+        (["/" + "a" * 300, ID], f"/* /{'a' * 212} {ID} */"),
+        ([ID, "/" + "a" * 300], f"/* {ID} /{'a' * 212} */"),
+        (["/" + "a" * 249, "x" * 128], f"/* /{'a' * 120} {'x' * 128} */"),
+        (["/" + "a" * 300, "books/_int:pk_/", "shop.views.index", ID, "app/views.py:42"],
+         f"/* /{'a' * 163} books/_int:pk_/ shop.views.index {ID} app/views.py:42 */"),
+        (["/" + "a" * 300, "/" + "b" * 300, ID], f"/* /{'a' * 105} /{'b' * 105} {ID} */"),
+        (["/" + "a" * 211 + " cd", ID], f"/* /{'a' * 211} {ID} */"),
+        (["mysite.tasks.send", "x" * 128, "/" + "a" * 300], f"/* mysite.tasks.send {'x' * 128} /{'a' * 102} */"),
+        (["v" * 128, "x" * 128], f"/* {'v' * 124} {'x' * 124} */"),
+        (["v" * 300, ID], f"/* {'v' * 213} {ID} */"),
+    ],
+)  # fmt: skip
+def test_too_long(parts: list[str], expected: str) -> None:
+    """Where the parts have no room, the long ones are cut to one length, and the short ones and the ID are whole."""
+    assert sqlcomment.comment(parts) == expected
+
+
+@examples(deadline=None, database=None, max_examples=500)
+@given(
+    st.tuples(
+        st.text(max_size=600).map(lambda text: f"/{text}"),
+        st.text("abc/<>:_", max_size=600).map(lambda text: f"books/{text}"),
+        st.text("abcde._", min_size=1, max_size=60),
+        st.from_regex(r"[A-Za-z0-9._:-]{8,128}", fullmatch=True),
+        st.just("app/views.py:42"),
+    ),
+    st.permutations(range(5)),
+)
+def test_id_and_short_parts_are_whole(parts: tuple[str, ...], order: list[int]) -> None:
+    """However long path and route are, and in whatever order all are named, ID, view and caller arrive as they are."""
+    comment = sqlcomment.comment([parts[index] for index in order])
+
+    assert SAFE.fullmatch(comment)
+    assert len(comment) <= 256
+    assert set(parts[2:]) <= set(comment.split(" "))
 
 
 @examples(deadline=None, database=None, max_examples=500)

@@ -82,3 +82,11 @@ def told(
     assert done.returncode == 0, done.stderr.decode()
     assert not done.stderr, done.stderr.decode()
     return json.loads(done.stdout)
+
+
+def package_called_introspect(folder: Path) -> Path:
+    """Write an application's package of our name, which says when it is imported, and return its file."""
+    file = folder / "introspect" / "__init__.py"
+    file.parent.mkdir()
+    file.write_text("mark = 'theirs'; print('imported', flush=True)")
+    return file

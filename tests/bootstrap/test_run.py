@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
+import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 from introspect.bootstrap import run
-from tests.bootstrap.launching import STARTUP_FOLDER, environment, launched, plain, told
+from tests.bootstrap.launching import (
+    STARTUP_FOLDER,
+    environment,
+    launched,
+    package_called_introspect,
+    plain,
+    told,
+)
+from tests.environments import PACKAGES
 from tests.helpers.processes import introspect_run, running, wait_until
 
 HERE = str(STARTUP_FOLDER)
@@ -329,3 +340,92 @@ class TestFailureOfOurs:
 
         assert plain("sh", "-c", f"{words} sudo-less-command 2>&-").returncode == 127
         assert plain("sh", "-c", f"{words} env -i sh -c 'exit 3' 2>&-").returncode == 3
+
+
+class TestPackageOfOurName:
+    """An application may have a package called `introspect` on PYTHONPATH, which hides ours."""
+
+    @pytest.fixture
+    def installed(self, tmp_path: Path) -> Path:
+        """Lay us out as a wheel does, without the finder of an editable installation, and return the commands' folder."""
+        folder = tmp_path / "installed"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+        (packages,) = folder.glob("lib/python*/site-packages")
+        (packages / "introspect").mkdir()
+        for name in PACKAGES:
+            (packages / "introspect" / name).symlink_to(folder_of(f"introspect.{name}"))
+        (packages / "introspect_run").symlink_to(folder_of("introspect_run"))
+        for command in entry_points(group="console_scripts"):
+            if command.name in ("introspect", "introspect-run"):
+                script(
+                    folder / "bin" / command.name,
+                    f"#!{folder}/bin/python\nimport sys\n"
+                    f"from {command.module} import {command.attr} as main\nsys.exit(main())\n",
+                )
+        return folder / "bin"
+
+    def test_the_command_runs(self, tmp_path: Path) -> None:
+        """The command runs with the streams, status and environment that it would have, and one line says what hides us."""
+        theirs = package_called_introspect(tmp_path)
+        env = environment(PYTHONPATH=str(tmp_path))
+        words = ["/bin/sh", "-c", "env; cat; exit 3"]
+        done = launched(*words, env=env, stdin=b"in")
+
+        assert done.returncode == 3
+        assert done.stdout == plain(*words, env=env, stdin=b"in").stdout
+        assert done.stderr.decode() == (
+            f"introspect-run: {theirs} is in the way of our own package `introspect`: the command runs without "
+            "the agent. Rename that package, or leave its folder out of PYTHONPATH\n"
+        )
+
+    def test_installed_from_a_wheel(self, tmp_path: Path, installed: Path) -> None:
+        """So it does where nothing but the path tells where we are; the command keeps its PID and has its own package."""
+        theirs = package_called_introspect(tmp_path)
+        env = environment(PYTHONPATH=str(tmp_path))
+        code = "import os, django, introspect; print(os.getpid(), introspect.mark)"
+        with running(
+            [str(installed / "introspect-run"), sys.executable, "-c", code], env=env
+        ) as command:
+            assert command.wait() == 0
+
+            assert command.stdout == f"imported\n{command.pid} theirs\n"
+            assert command.stderr.count("\n") == 1
+            assert str(theirs) in command.stderr
+
+    def test_introspect_itself(self, tmp_path: Path, installed: Path) -> None:
+        """The command `introspect` finds us as well, and imports nothing of theirs."""
+        package_called_introspect(tmp_path)
+        done = plain(
+            installed / "introspect", "--version", env=environment(PYTHONPATH=str(tmp_path))
+        )
+
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.startswith(b"introspect 0.")
+
+    @pytest.mark.parametrize("file", ["introspect.py", "introspect/readme.txt"])
+    def test_others_of_that_name(self, tmp_path: Path, installed: Path, file: str) -> None:
+        """A module is in the way as a package is; a folder without Python's mark of a package is not."""
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("")
+        env = environment(PYTHONPATH=str(tmp_path))
+        done = plain(installed / "introspect-run", "sh", "-c", "echo $PYTHONPATH", env=env)
+
+        if file.endswith(".py"):
+            assert done.stdout.decode() == f"{tmp_path}\n"
+            assert str(tmp_path / file) in done.stderr.decode()
+        else:
+            assert done.stderr == b""
+            assert done.stdout.decode().endswith(f"introspect/bootstrap/startup:{tmp_path}\n")
+
+    def test_a_mark_in_our_own_folder(self, installed: Path) -> None:
+        """An `__init__.py` that another distribution has put between ours hides nothing."""
+        (packages,) = installed.parent.glob("lib/python*/site-packages")
+        (packages / "introspect" / "__init__.py").write_text("")
+        done = plain(installed / "introspect-run", "echo", "hello")
+
+        assert (done.stdout, done.stderr) == (b"hello\n", b"")
+
+
+def folder_of(package: str) -> Path:
+    """Return the folder of a package of ours, wherever it is installed."""
+    return Path(importlib.import_module(package).__path__[0])

@@ -16,6 +16,7 @@ from tests.bootstrap.launching import (
     STARTUP_FOLDER,
     environment,
     launched,
+    package_called_introspect,
     plain,
     python,
     told,
@@ -259,18 +260,40 @@ class TestNothingOfOursGetsOut:
         assert b"Error in sitecustomize" not in done.stderr
 
     def test_package_of_our_name(self, tmp_path: Path) -> None:
-        """An application that has a package called `introspect` keeps it; we say that it is in the way."""
-        (tmp_path / "introspect").mkdir()
-        (tmp_path / "introspect" / "__init__.py").write_text("mark = 'theirs'")
-        # As if we were installed from a wheel: the finder of an editable installation finds us all the same.
-        code = (
-            "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'Editable' not in repr(f)]"
-        )
-        done = beside(tmp_path, f"{code}\n{IMPORT_DJANGO}, introspect; print(introspect.mark)")
+        """An application's own package called `introspect` is imported when it says so, and named as being in the way."""
+        theirs = package_called_introspect(tmp_path)
+        code = f"{IMPORT_DJANGO}; print('Django'); import introspect; print(introspect.mark)"
+        done = beside(tmp_path, code)
 
-        assert (done.returncode, done.stdout) == (0, b"theirs\n")
+        assert (done.returncode, done.stdout) == (0, b"Django\nimported\ntheirs\n")
+        assert done.stderr.decode() == (
+            f"introspect: {theirs} is in the way of our own package `introspect`: the program runs without the "
+            "agent. Rename that package, or leave its folder out of sys.path\n"
+        )
+
+    def test_package_of_our_name_that_is_imported_before_django(self, tmp_path: Path) -> None:
+        """The same, where it has been imported by then."""
+        theirs = package_called_introspect(tmp_path)
+        done = beside(tmp_path, f"import introspect; {IMPORT_DJANGO}; print(introspect.mark)")
+
+        assert (done.returncode, done.stdout) == (0, b"imported\ntheirs\n")
+        assert done.stderr.decode().startswith(f"introspect: {theirs} is in the way")
         assert done.stderr.count(b"\n") == 1
-        assert f"{tmp_path}/introspect" in done.stderr.decode()
+
+    def test_package_of_our_name_that_is_found_only_later(self, tmp_path: Path) -> None:
+        """A program that adds the folder of such a package to sys.path once we run finds it there, and we run on."""
+        package_called_introspect(tmp_path)
+        code = (
+            f"{IMPORT_DJANGO}, sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+            "import introspect; print(introspect.mark)\n"
+            "from introspect.agent import patching, canonical\n"
+            "from introspect import instrumentations; instrumentations.load('requests')\n"
+            "print(bool(patching.status()))"
+        )
+        done = python(code)
+
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout == b"imported\ntheirs\nTrue\n"
 
     def test_interrupt_during_start_is_the_programs(self, tmp_path: Path) -> None:
         """A Ctrl-C that arrives while we start belongs to the program."""

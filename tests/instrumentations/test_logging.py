@@ -169,6 +169,53 @@ def test_records_made_by_hand(
     assert shipped == [ID, "far-away", ID]
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda logger: logger.makeRecord("x", 20, "x.py", 1, "made", (), None),
+        lambda _: logging.LogRecord("x", 20, "x.py", 1, "made", (), None),
+        lambda _: logging.getLogRecordFactory()("x", 20, "x.py", 1, "made", (), None),
+    ],
+)
+def test_records_handed_straight_to_a_handler(
+    start_agent: Start,
+    logger: logging.Logger,
+    unit: work.Work,
+    make: Callable[[logging.Logger], logging.LogRecord],
+) -> None:
+    """A record that comes to a handler past any logger has the ID ahead of the handler's filters, and its own if it brings one."""
+    agent = start_agent()
+    handler = Kept("%(correlation_id)s %(service)s %(message)s")
+    seen: list[str] = []
+    handler.addFilter(lambda record: not seen.append(record.correlation_id))  # type: ignore[func-returns-value]
+    brought, named = make(logger), make(logger)
+    brought.correlation_id, named.service = "far-away", "far"
+    for record in (make(logger), brought, named):
+        assert handler.handle(record)
+
+    assert handler.lines == [f"{ID} test made", "far-away test made", f"{ID} far made"]
+    assert seen == [ID, "far-away", ID]
+    assert agent.counts("log.") == {}
+
+
+def test_handlers_take_what_they_took(start_agent: Start) -> None:
+    """What a handler is called with, right or wrong, is judged by the handler, and a class's own `handle` is its own."""
+    start_agent()
+    handler = Kept("%(message)s")
+
+    class Slotted:
+        __slots__ = ()
+
+    with pytest.raises(AttributeError, match="'Slotted' object has no attribute"):
+        handler.handle(Slotted())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'record'"):
+        handler.handle()  # type: ignore[call-arg]
+    handler.handle(record=logging.makeLogRecord({"msg": "by name"}))
+    assert handler.lines == ["by name"]
+    assert logging.NullHandler.handle.__qualname__ == "NullHandler.handle"
+    assert not hasattr(logging.NullHandler.handle, "__wrapped__")
+
+
 def test_records_are_counted_by_level(agent: Agent, logger: logging.Logger) -> None:
     """Each record counts under its level; a level of the application's own counts as `_other`."""
     logger.setLevel(1)

@@ -7,6 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +27,112 @@ def _launched(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process be one that introspect-run has started, in a unit of work."""
     monkeypatch.setenv("_INTROSPECT_LAUNCH", "1|3.11|/")
     work.current.set(work.Work(Inbound("parent-0001")))
+
+
+def telling(file: Path) -> list[str]:
+    """Return the words of a program that writes its environment to a file, and ends with 7."""
+    code = "import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1], 'w')); sys.exit(7)"
+    return [sys.executable, "-c", code, str(file)]
+
+
+def status_of(pid: int) -> int:
+    """Wait for a child and return its exit status."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+Start = Callable[[list[str], Any], int]
+
+# Each starts a program with an environment and returns its exit status. Those without an `e` use the process's own.
+WITH_ENVIRONMENT: dict[str, Start] = {
+    "posix_spawn": lambda words, env: status_of(os.posix_spawn(words[0], words, env)),
+    "posix_spawnp": lambda words, env: status_of(os.posix_spawnp(words[0], words, env)),
+    "spawnve": lambda words, env: os.spawnve(os.P_WAIT, words[0], words, env),
+    "spawnvpe": lambda words, env: os.spawnvpe(os.P_WAIT, words[0], words, env),
+    "spawnle": lambda words, env: os.spawnle(os.P_WAIT, words[0], *words, env),
+    "spawnlpe": lambda words, env: os.spawnlpe(os.P_WAIT, words[0], *words, env),
+}
+WITHOUT: dict[str, Start] = {
+    "spawnv": lambda words, _: os.spawnv(os.P_WAIT, words[0], words),
+    "spawnvp": lambda words, _: os.spawnvp(os.P_WAIT, words[0], words),
+    "spawnl": lambda words, _: os.spawnl(os.P_WAIT, words[0], *words),
+    "spawnlp": lambda words, _: os.spawnlp(os.P_WAIT, words[0], *words),
+    "spawnv without waiting": lambda words, _: status_of(os.spawnv(os.P_NOWAIT, words[0], words)),
+}
+
+
+@pytest.mark.parametrize("name", [*WITH_ENVIRONMENT, *WITHOUT])
+def test_functions_of_os(name: str, tmp_path: Path) -> None:
+    """Each way of `os` to start a program with our environment adds the ID, and nothing else to it or to ours."""
+    start = (WITH_ENVIRONMENT | WITHOUT)[name]
+    before = dict(os.environ)
+    status = start(telling(tmp_path / "told"), os.environ)
+    found = json.loads((tmp_path / "told").read_text())
+
+    assert status == 7
+    assert found.pop(NAME) == "parent-0001"
+    assert found.items() >= before.items()
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("name", WITH_ENVIRONMENT)
+def test_explicit_environments_of_functions_of_os(name: str, tmp_path: Path) -> None:
+    """There, too, one made from ours gets the ID, and the dictionary itself does not; any other is left alone."""
+    start = WITH_ENVIRONMENT[name]
+    made = {**os.environ, "EXTRA": "1"}
+    start(telling(tmp_path / "made"), made)
+    start(telling(tmp_path / "own"), {"PATH": os.environ["PATH"]})
+    start(telling(tmp_path / "bytes"), os.environb)
+
+    assert (
+        json.loads((tmp_path / "made").read_text()).items()
+        >= {NAME: "parent-0001", "EXTRA": "1"}.items()
+    )
+    assert NAME not in made
+    assert NAME not in json.loads((tmp_path / "own").read_text())
+    assert NAME not in json.loads((tmp_path / "bytes").read_text())
+
+
+def test_environment_of_bytes() -> None:
+    """`os.environb` is handed on as it is, without an error of ours."""
+    assert NAME not in environment(env=os.environb)
+
+
+@pytest.mark.parametrize("name", ["posix_spawn", "spawnv"])
+def test_threads_hand_on_their_own(name: str, tmp_path: Path) -> None:
+    """Threads that start programs at the same time each hand on the ID of their own unit, or none."""
+    start = (WITH_ENVIRONMENT | WITHOUT)[name]
+    barrier = threading.Barrier(3)
+
+    def run(given: str | None) -> None:
+        work.current.set(work.Work(Inbound(given)) if given else None)
+        for number in range(3):
+            barrier.wait(30)
+            start(telling(tmp_path / f"{given}-{number}"), os.environ)
+
+    ids = ["thread-0001", "thread-0002", None]
+    threads = [threading.Thread(target=run, args=(given,)) for given in ids]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    for given in ids:
+        for number in range(3):
+            assert json.loads((tmp_path / f"{given}-{number}").read_text()).get(NAME) == given
+
+
+def test_mistakes_of_functions_of_os(tmp_path: Path) -> None:
+    """What cannot be started fails as it did: by an exception, or by 127 from the child."""
+    with pytest.raises(FileNotFoundError):
+        os.posix_spawn("/nowhere/at/all", ["x"], os.environ)
+    with pytest.raises(TypeError, match="posix_spawn"):
+        os.posix_spawn("/bin/true")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="argv must be a tuple or a list"):
+        os.spawnv(os.P_WAIT, "/bin/true", "true")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="argv first element cannot be empty"):
+        os.spawnvp(os.P_WAIT, "/bin/true", [""])
+    assert os.spawnv(os.P_WAIT, "/nowhere/at/all", ["x"]) == 127
+    assert os.spawnlp(os.P_WAIT, "no-such-command", "x") == 127
 
 
 def environment(**options: Any) -> dict[str, str]:
