@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Final
+
+_INODE_AND_DEVICE: Final = slice(1, 3)  # of a stat_result: taken at once, before each line
 
 
 class Descriptor:
@@ -17,24 +19,21 @@ class Descriptor:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        found = os.fstat(number)
-        self._file = (found.st_dev, found.st_ino)
+        self._file = os.fstat(number)[_INODE_AND_DEVICE]
 
     def is_ours(self) -> bool:
         """Tell whether the number still stands for our file."""
         try:
-            found = os.fstat(self.number)
+            return os.fstat(self.number)[_INODE_AND_DEVICE] == self._file
         except OSError:
             return False
-        return (found.st_dev, found.st_ino) == self._file
 
     def is_file(self, path: str) -> bool:
         """Tell whether *path* names our file; log rotation renames it away."""
         try:
-            found = os.stat(path)
+            return os.stat(path)[_INODE_AND_DEVICE] == self._file
         except OSError:
             return False
-        return (found.st_dev, found.st_ino) == self._file
 
     def close(self) -> None:
         """Close it, unless it is somebody else's by now."""
