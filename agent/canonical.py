@@ -7,11 +7,12 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from introspect.agent import logs, sql
+from introspect.agent import logs, metrics, sql
+from introspect.agent.logs import quoted
 from introspect.agent.work import Call, Query, Work, milliseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from introspect.agent.metrics import Series
     from introspect.agent.settings import Settings
@@ -34,43 +35,19 @@ class Writer:
         """Write the line of *work*, which ended at *ended* (seconds of ``perf_counter``)."""
         if work.kind == "process":
             return
-        line = self.fields(work, ended)
+        seconds = ended - work.started
+        fields = _own_fields(work, seconds)
+        message = _message(work, fields)
         events: list[str] = []
-        if self._tells_events(work, ended - work.started):
+        if self._tells_events(work, seconds):
             events = _latest_events(work)
             dropped = work.events_dropped + len(work.events) - len(events)
             if dropped:
-                line["events_dropped"] = dropped
-        self._write(logs.encode(line, events))
-
-    def fields(self, work: Work, ended: float) -> dict[str, Any]:
-        """Return the line's fields but for the events, in the order in which they are written."""
-        seconds = ended - work.started
-        slowest = work.slowest_query
-        level = "ERROR" if work.failed else "INFO"
-        line: dict[str, Any] = {
-            "timestamp": logs.timestamp(work.wall_started),
-            "level": level,
-            "logger": f"introspect.{work.kind}",
-            "message": "",
-            **logs.identity(),
-            "kind": work.kind,
-            "correlation_id": work.correlation_id,
-            "span_id": work.span_id,
-        }
-        if work.inbound is not None:
-            line["parent_id"] = work.inbound.parent_id
-        line.update(work.describe())
-        line["duration_ms"] = milliseconds(seconds)
-        if work.thread == _thread.get_ident():
-            line["cpu_ms"] = milliseconds(time.thread_time() - work.cpu_started)
-        line.update(_totals(work))
-        if slowest is not None:
-            line["slowest_query"] = _query_fields(slowest)
-        if work.exception is not None:
-            line["exception"] = work.exception
-        line["message"] = _message(line)
-        return line
+                fields["events_dropped"] = dropped
+        line = _line_by_template(work, message, fields, events)
+        if line is None or len(line) > logs.LINE_BYTES:
+            line = logs.encode(_all_fields(work, message, fields), events)
+        self._write(line)
 
     def _tells_events(self, work: Work, seconds: float) -> bool:
         if not self._detail or not work.events:
@@ -82,6 +59,67 @@ class Writer:
             seconds >= self._slow_seconds
             or (slowest is not None and slowest[2] >= self._slow_query_seconds)
         )
+
+
+def _all_fields(work: Work, message: str, fields: logs.Line) -> logs.Line:
+    """Return the whole line but for the events, in the order in which it is written."""
+    moment = logs.timestamp(work.wall_started)
+    return {**_first_fields(work, moment, message, work.correlation_id, work.span_id), **fields}
+
+
+def _line_by_template(
+    work: Work, message: str, fields: logs.Line, events: list[str]
+) -> bytes | None:
+    """Return what ``encode`` makes of all fields; ``None`` where there is no template."""
+    key = work.kind, work.failed, work.pid, metrics.service()
+    template = logs.template_for(key) or _new_template(key, work)
+    if template is None:
+        return None
+    first = template % (
+        logs.timestamp(work.wall_started),
+        quoted(message),
+        quoted(work.correlation_id),
+        quoted(work.span_id),
+    )
+    own = logs.to_json(fields)[1:-1]
+    return f"{first},{own}{logs.events_field(events)}}}\n".encode("utf-8", "replace")
+
+
+def _new_template(key: Hashable, work: Work) -> str | None:
+    if not logs.appends():
+        return None
+    slot = logs.SLOT
+    return logs.keep_template(key, _first_fields(work, slot, slot, slot, slot), slots=4)
+
+
+def _first_fields(
+    work: Work, moment: str, message: str, correlation_id: str, span_id: str
+) -> logs.Line:
+    return {
+        "timestamp": moment,
+        "level": "ERROR" if work.failed else "INFO",
+        "logger": f"introspect.{work.kind}",
+        "message": message,
+        **logs.identity(),
+        "kind": work.kind,
+        "correlation_id": correlation_id,
+        "span_id": span_id,
+    }
+
+
+def _own_fields(work: Work, seconds: float) -> logs.Line:
+    """Return what the line says behind what all of its kind begin with."""
+    fields: logs.Line = {} if work.inbound is None else {"parent_id": work.inbound.parent_id}
+    fields.update(work.describe())
+    fields["duration_ms"] = milliseconds(seconds)
+    if work.thread == _thread.get_ident():
+        fields["cpu_ms"] = milliseconds(time.thread_time() - work.cpu_started)
+    fields.update(_totals(work))
+    if work.slowest_query is not None:
+        fields["slowest_query"] = _query_fields(work.slowest_query)
+    if work.exception is not None:
+        fields["exception"] = work.exception
+    return fields
 
 
 def _totals(work: Work) -> dict[str, Any]:
@@ -160,33 +198,33 @@ def _name(series: Series, area: str | None) -> str:
     name = ".".join(series.values) or series.metric.name
     if series.metric.name != kind:
         name = f"{series.metric.name.partition('.')[2]}.{name}"
-    return f'"kind":{logs.quoted(kind)},"name":{logs.quoted(name)}'
+    return f'"kind":{quoted(kind)},"name":{quoted(name)}'
 
 
 def _statement(query: Query) -> str:
     text, mysql, error = query
     told = _normalised(text, mysql)
-    return f'{told},"error":{logs.quoted(error)}' if error else told
+    return f'{told},"error":{quoted(error)}' if error else told
 
 
 @functools.lru_cache(maxsize=500)
 def _normalised(text: str, mysql: bool) -> str:
     statement, table = sql.normalise(text, mysql=mysql)
-    told = f',"statement":{logs.quoted(statement)}'
-    return f'{told},"table":{logs.quoted(table)}' if table else told
+    told = f',"statement":{quoted(statement)}'
+    return f'{told},"table":{quoted(table)}' if table else told
 
 
 def _answer(call: Call) -> str:
     span_id = f',"span_id":"{call.span_id}"' if call.span_id else ""
     status = "" if call.status is None else f',"status":{call.status:d}'
-    error = f',"error":{logs.quoted(call.error)}' if call.error else ""
+    error = f',"error":{quoted(call.error)}' if call.error else ""
     return f"{span_id}{status}{error}"
 
 
-def _message(line: dict[str, Any]) -> str:
+def _message(work: Work, fields: logs.Line) -> str:
     subject = (
-        f"{line.get('method')} {line.get('path')} {line.get('status') or 'aborted'}"
-        if line["kind"] == "request"
-        else f"{line['kind']} {line.get('name')}"
+        f"{fields.get('method')} {fields.get('path')} {fields.get('status') or 'aborted'}"
+        if work.kind == "request"
+        else f"{work.kind} {fields.get('name')}"
     )
-    return f"{subject} {line['duration_ms']:.1f} ms"
+    return f"{subject} {fields['duration_ms']:.1f} ms"
