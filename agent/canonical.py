@@ -75,21 +75,31 @@ def _line_by_template(
     template = logs.template_for(key) or _new_template(key, work)
     if template is None:
         return None
-    first = template % (
-        logs.timestamp(work.wall_started),
-        quoted(message),
-        quoted(work.correlation_id),
-        quoted(work.span_id),
-    )
-    own = logs.to_json(fields)[1:-1]
-    return f"{first},{own}{logs.events_field(events)}}}\n".encode("utf-8", "replace")
+    to_timestamp, to_message, to_correlation_id, to_span_id, rest = template
+    return "".join(
+        (
+            to_timestamp,
+            logs.timestamp(work.wall_started),
+            to_message,
+            quoted(message),
+            to_correlation_id,
+            quoted(work.correlation_id),
+            to_span_id,
+            quoted(work.span_id),
+            rest,
+            ",",
+            logs.to_json(fields)[1:-1],
+            logs.events_field(events),
+            "}\n",
+        )
+    ).encode("utf-8", "replace")
 
 
-def _new_template(key: Hashable, work: Work) -> str | None:
+def _new_template(key: Hashable, work: Work) -> logs.Template | None:
     if not logs.appends():
         return None
     slot = logs.SLOT
-    return logs.keep_template(key, _first_fields(work, slot, slot, slot, slot), slots=4)
+    return logs.keep_template(key, _first_fields(work, slot, slot, slot, slot))
 
 
 def _first_fields(

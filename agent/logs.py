@@ -18,7 +18,7 @@ import traceback
 import uuid
 from json.encoder import encode_basestring
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from introspect.agent import metrics, work
 
@@ -119,30 +119,35 @@ def identity() -> Line:
     return _identity.fields()
 
 
-# Lines of one place differ in a few texts, so the rest is kept as a template for the operator `%`:
-# the JSON of such a line up to the brace at its end, with `"%s"` for the timestamp, which comes
-# first, and `%s` for the others, quoted. It is made from a line with slots in their place, so
-# whoever fills it writes what `encode` would.
+# Lines of one place differ in four texts: timestamp, message, correlation ID, and the thread of a
+# record or the span ID of a unit of work. So the JSON around them is kept, up to the brace at its
+# end: before, between and behind them, with the quotation marks of the timestamp, which needs no
+# escaping. It is made from a line with slots in their place, so whoever fills it writes what
+# `encode` would.
+
+Template: TypeAlias = "tuple[str, str, str, str, str]"
 
 SLOT: Final = "\0"
 
-_templates: dict[Hashable, str] = {}
+_templates: dict[Hashable, Template] = {}
 
 template_for = _templates.get
 """Return what ``keep_template`` has kept, if it still is. A key says all that the template does,
 with the process ID, which a fork changes, and the service, which Django may set late."""
 
 
-def keep_template(key: Hashable, line: Line, slots: int) -> str | None:
+def keep_template(key: Hashable, line: Line) -> Template | None:
     """Make the template of *line*, and keep it for *key* unless it is long.
 
-    ``None`` if another text looks like one of the *slots*.
+    ``None`` if another text looks like a slot.
     """
-    first, *pieces = to_json(_DIALECTS[_format].shape(line)).replace("%", "%%").split(quoted(SLOT))
-    if len(pieces) != slots:
+    text = to_json(_DIALECTS[_format].shape(line)).removesuffix("}")
+    pieces = text.split(quoted(SLOT))
+    if len(pieces) != 5:  # noqa: PLR2004
         return None
-    template = f'{first}"%s"{"%s".join(pieces)}'.removesuffix("}")
-    if len(template) <= TEMPLATE_TEXT:
+    before, to_message, to_correlation_id, to_fourth, rest = pieces
+    template = f'{before}"', f'"{to_message}', to_correlation_id, to_fourth, rest
+    if len(text) <= TEMPLATE_TEXT:
         if len(_templates) >= TEMPLATES_KEPT:
             _templates.clear()  # cheaper than order, and rare
         _templates[key] = template
@@ -163,20 +168,28 @@ def line_of(record: logging.LogRecord) -> bytes:
         template = template_for(key) or _new_template(key, record)
         end = "}\n" if _STANDARD.issuperset(record.__dict__) else _end_with_extra(record)
         if template is not None and end is not None:
-            text = template % (
-                timestamp(record.created),
-                quoted(message_of(record)),
-                quoted(_correlation_id(record)),
-                quoted(thread),
-            )
-            line = (text + end).encode("utf-8", "replace")
+            to_timestamp, to_message, to_correlation_id, to_thread, rest = template
+            line = "".join(
+                (
+                    to_timestamp,
+                    timestamp(record.created),
+                    to_message,
+                    quoted(message_of(record)),
+                    to_correlation_id,
+                    quoted(_correlation_id(record)),
+                    to_thread,
+                    quoted(thread),
+                    rest,
+                    end,
+                )
+            ).encode("utf-8", "replace")
             if len(line) <= LINE_BYTES:
                 return line
     return encode(record_fields(record))
 
 
-def _new_template(key: Hashable, record: logging.LogRecord) -> str | None:
-    return keep_template(key, _fields(record, SLOT, SLOT, SLOT, SLOT), slots=4)
+def _new_template(key: Hashable, record: logging.LogRecord) -> Template | None:
+    return keep_template(key, _fields(record, SLOT, SLOT, SLOT, SLOT))
 
 
 def _end_with_extra(record: logging.LogRecord) -> str | None:
@@ -237,18 +250,19 @@ def message_of(record: logging.LogRecord) -> str:
 
     Where a handler of the application's has formatted the record, its text is used.
     """
-    made = record.__dict__.get("message")
-    if type(made) is str:
-        return scrubbed(made)
-    text = record.msg
-    if type(text) is not str or len(text) > TEXT:
-        text = _text(text, TEXT)
-    if record.args:
-        try:
-            text %= _safe_arguments(record.args)
-        except Exception:  # a %d for what is a type's name by now, or the application's mistake
-            text = f"{text} {_safe(record.args, 1, '', [EXTRA_ROOM])!r}"
-    return scrubbed(text)
+    text = record.__dict__.get("message")
+    if type(text) is not str:
+        text = record.msg
+        if type(text) is not str or len(text) > TEXT:
+            text = _text(text, TEXT)
+        if record.args:
+            try:
+                text %= _safe_arguments(record.args)
+            except Exception:  # a %d for what is a type's name by now, or a mistake
+                text = f"{text} {_safe(record.args, 1, '', [EXTRA_ROOM])!r}"
+    if "?" in text or "@" in text or len(text) > TEXT:
+        return scrubbed(text)
+    return text
 
 
 class _Arguments(dict[Any, Any]):
@@ -371,6 +385,7 @@ def _has_space(text: str) -> bool:
     return len(text.split(None, 1)) > 1 or text[-1:].isspace()
 
 
+@functools.lru_cache(maxsize=500)
 def is_secret(name: str) -> bool:
     """Tell whether *name* sounds like a secret's."""
     return _SECRET_NAME.search(name) is not None
@@ -454,14 +469,14 @@ def _safe_items(values: dict[Any, Any], depth: int, room: list[int]) -> Line:
 
 def timestamp(seconds: float) -> str:
     """Return RFC 3339 in UTC, with microseconds."""
-    second, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
-    return "%s.%06dZ" % (_up_to_the_second(second), microseconds)  # noqa: UP031  half the steps
+    microseconds = round(seconds * 1_000_000)
+    return _in_second(microseconds // 1_000_000) % (microseconds % 1_000_000)
 
 
 @functools.lru_cache(maxsize=8)
-def _up_to_the_second(second: int) -> str:
+def _in_second(second: int) -> str:
     # Kept, since many lines are written in one second: each takes a third of the time.
-    return dt.datetime.fromtimestamp(second, dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    return dt.datetime.fromtimestamp(second, dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%%06dZ")
 
 
 def encode(line: Line, events: Sequence[str] = ()) -> bytes:
