@@ -89,7 +89,7 @@ def _line_by_template(
             rest,
             ",",
             logs.to_json(fields)[1:-1],
-            logs.events_field(events),
+            logs.events_field(events) if events else "",
             "}\n",
         )
     ).encode("utf-8", "replace")
