@@ -7,11 +7,12 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from introspect.agent import logs, sql
-from introspect.agent.work import Call, Query, Work, milliseconds
+from introspect.agent import logs, metrics, sql
+from introspect.agent.logs import quoted
+from introspect.agent.work import Call, Event, Query, Work, milliseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from introspect.agent.metrics import Series
     from introspect.agent.settings import Settings
@@ -34,43 +35,19 @@ class Writer:
         """Write the line of *work*, which ended at *ended* (seconds of ``perf_counter``)."""
         if work.kind == "process":
             return
-        line = self.fields(work, ended)
+        seconds = ended - work.started
+        fields = _own_fields(work, seconds)
+        message = _message(work, fields)
         events: list[str] = []
-        if self._tells_events(work, ended - work.started):
+        if self._tells_events(work, seconds):
             events = _latest_events(work)
             dropped = work.events_dropped + len(work.events) - len(events)
             if dropped:
-                line["events_dropped"] = dropped
-        self._write(logs.encode(line, events))
-
-    def fields(self, work: Work, ended: float) -> dict[str, Any]:
-        """Return the line's fields but for the events, in the order in which they are written."""
-        seconds = ended - work.started
-        slowest = work.slowest_query
-        level = "ERROR" if work.failed else "INFO"
-        line: dict[str, Any] = {
-            "timestamp": logs.timestamp(work.wall_started),
-            "level": level,
-            "logger": f"introspect.{work.kind}",
-            "message": "",
-            **logs.identity(),
-            "kind": work.kind,
-            "correlation_id": work.correlation_id,
-            "span_id": work.span_id,
-        }
-        if work.inbound is not None:
-            line["parent_id"] = work.inbound.parent_id
-        line.update(work.describe())
-        line["duration_ms"] = milliseconds(seconds)
-        if work.thread == _thread.get_ident():
-            line["cpu_ms"] = milliseconds(time.thread_time() - work.cpu_started)
-        line.update(_totals(work))
-        if slowest is not None:
-            line["slowest_query"] = _query_fields(slowest)
-        if work.exception is not None:
-            line["exception"] = work.exception
-        line["message"] = _message(line)
-        return line
+                fields["events_dropped"] = dropped
+        line = _line_by_template(work, message, fields, events)
+        if line is None or len(line) > logs.LINE_BYTES:
+            line = logs.encode(_all_fields(work, message, fields), events)
+        self._write(line)
 
     def _tells_events(self, work: Work, seconds: float) -> bool:
         if not self._detail or not work.events:
@@ -80,12 +57,83 @@ class Writer:
         slowest = work.slowest_query
         return "slow" in self._detail and (
             seconds >= self._slow_seconds
-            or (slowest is not None and slowest[2] >= self._slow_query_seconds)
+            or (slowest is not None and slowest.seconds >= self._slow_query_seconds)
         )
 
 
+def _all_fields(work: Work, message: str, fields: logs.Line) -> logs.Line:
+    """Return the whole line but for the events, in the order in which it is written."""
+    moment = logs.timestamp(work.wall_started)
+    return {**_first_fields(work, moment, message, work.correlation_id, work.span_id), **fields}
+
+
+def _line_by_template(
+    work: Work, message: str, fields: logs.Line, events: list[str]
+) -> bytes | None:
+    """Return what ``encode`` makes of all fields; ``None`` where there is no template."""
+    key = work.kind, work.failed, work.pid, metrics.service()
+    template = logs.template_for(key) or _new_template(key, work)
+    if template is None:
+        return None
+    to_timestamp, to_message, to_correlation_id, to_span_id, rest = template
+    return "".join(
+        (
+            to_timestamp,
+            logs.timestamp(work.wall_started),
+            to_message,
+            quoted(message),
+            to_correlation_id,
+            quoted(work.correlation_id),
+            to_span_id,
+            quoted(work.span_id),
+            rest,
+            ",",
+            logs.to_json(fields)[1:-1],
+            logs.events_field(events) if events else "",
+            "}\n",
+        )
+    ).encode("utf-8", "replace")
+
+
+def _new_template(key: Hashable, work: Work) -> logs.Template | None:
+    if not logs.appends():
+        return None
+    slot = logs.SLOT
+    return logs.keep_template(key, _first_fields(work, slot, slot, slot, slot))
+
+
+def _first_fields(
+    work: Work, moment: str, message: str, correlation_id: str, span_id: str
+) -> logs.Line:
+    return {
+        "timestamp": moment,
+        "level": "ERROR" if work.failed else "INFO",
+        "logger": f"introspect.{work.kind}",
+        "message": message,
+        **logs.identity(),
+        "kind": work.kind,
+        "correlation_id": correlation_id,
+        "span_id": span_id,
+    }
+
+
+def _own_fields(work: Work, seconds: float) -> logs.Line:
+    """Return what the line says behind what all of its kind begin with."""
+    fields: logs.Line = {} if work.inbound is None else {"parent_id": work.inbound.parent_id}
+    fields.update(work.describe())
+    fields["duration_ms"] = milliseconds(seconds)
+    if work.thread == _thread.get_ident():
+        fields["cpu_ms"] = milliseconds(time.thread_time() - work.cpu_started)
+    fields.update(_totals(work))
+    if work.slowest_query is not None:
+        fields["slowest_query"] = _query_fields(work.slowest_query)
+    if work.exception is not None:
+        fields["exception"] = work.exception
+    return fields
+
+
 def _totals(work: Work) -> dict[str, Any]:
-    if not work.totals:
+    if not (work.seconds or work.calls):
         return _NO_CALLS
     db, http = work.total("db"), work.total("http")
     return {
@@ -114,10 +162,10 @@ _NO_CALLS: Final = {
 }
 
 
-def _query_fields(sample: Any) -> dict[str, Any]:
-    series, _started, seconds, _area, query = sample
+def _query_fields(event: Event) -> dict[str, Any]:
+    series, started, ended, query = event
     return {
-        "ms": milliseconds(seconds),
+        "ms": milliseconds(ended - started),
         "name": ".".join(series.values),
         "statement": sql.normalise(query.sql, mysql=query.mysql).statement,
     }
@@ -130,7 +178,7 @@ def _query_fields(sample: Any) -> dict[str, Any]:
 def _latest_events(work: Work) -> list[str]:
     """Return as many events as fit in a line, each of them whole, as JSON objects."""
     started = work.started
-    events = [_event(sample, started) for sample in work.events[-EVENTS_SHOWN:]]
+    events = [_told_event(event, started) for event in work.events[-EVENTS_SHOWN:]]
     if sum(map(len, events)) * 4 <= EVENTS_BYTES:  # whatever characters they are made of
         return events
     room = EVENTS_BYTES
@@ -141,52 +189,52 @@ def _latest_events(work: Work) -> list[str]:
     return events
 
 
-def _event(sample: Any, unit_started: float) -> str:
-    series, started, seconds, area, detail = sample
+def _told_event(event: Event, unit_started: float) -> str:
+    series, started, ended, detail = event
     told = (
         "" if detail is None else _statement(detail) if type(detail) is Query else _answer(detail)
     )
     return '{"offset_ms":%.3f,%s,"ms":%.3f%s}' % (  # noqa: UP031  half the steps of an f-string
         (started - unit_started) * 1000,
-        _name(series, area),
-        seconds * 1000,
+        _name(series),
+        (ended - started) * 1000,
         told,
     )
 
 
 @functools.lru_cache(maxsize=1000)
-def _name(series: Series, area: str | None) -> str:
-    kind = area or series.metric.name.partition(".")[0]
+def _name(series: Series) -> str:
+    kind = series.area or series.metric.name.partition(".")[0]
     name = ".".join(series.values) or series.metric.name
     if series.metric.name != kind:
         name = f"{series.metric.name.partition('.')[2]}.{name}"
-    return f'"kind":{logs.quoted(kind)},"name":{logs.quoted(name)}'
+    return f'"kind":{quoted(kind)},"name":{quoted(name)}'
 
 
 def _statement(query: Query) -> str:
     text, mysql, error = query
     told = _normalised(text, mysql)
-    return f'{told},"error":{logs.quoted(error)}' if error else told
+    return f'{told},"error":{quoted(error)}' if error else told
 
 
 @functools.lru_cache(maxsize=500)
 def _normalised(text: str, mysql: bool) -> str:
     statement, table = sql.normalise(text, mysql=mysql)
-    told = f',"statement":{logs.quoted(statement)}'
-    return f'{told},"table":{logs.quoted(table)}' if table else told
+    told = f',"statement":{quoted(statement)}'
+    return f'{told},"table":{quoted(table)}' if table else told
 
 
 def _answer(call: Call) -> str:
     span_id = f',"span_id":"{call.span_id}"' if call.span_id else ""
     status = "" if call.status is None else f',"status":{call.status:d}'
-    error = f',"error":{logs.quoted(call.error)}' if call.error else ""
+    error = f',"error":{quoted(call.error)}' if call.error else ""
     return f"{span_id}{status}{error}"
 
 
-def _message(line: dict[str, Any]) -> str:
+def _message(work: Work, fields: logs.Line) -> str:
     subject = (
-        f"{line.get('method')} {line.get('path')} {line.get('status') or 'aborted'}"
-        if line["kind"] == "request"
-        else f"{line['kind']} {line.get('name')}"
+        f"{fields.get('method')} {fields.get('path')} {fields.get('status') or 'aborted'}"
+        if work.kind == "request"
+        else f"{work.kind} {fields.get('name')}"
     )
-    return f"{subject} {line['duration_ms']:.1f} ms"
+    return f"{subject} {fields['duration_ms']:.1f} ms"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from os import fstat
-from typing import Any
+from typing import Any, Final
+
+_INODE_AND_DEVICE: Final = slice(1, 3)  # of a stat_result: taken at once, before each line
 
 
 class Descriptor:
@@ -18,20 +19,19 @@ class Descriptor:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self._file = fstat(number)[1:3]
+        self._file = os.fstat(number)[_INODE_AND_DEVICE]
 
     def is_ours(self) -> bool:
         """Tell whether the number still stands for our file."""
         try:
-            # st_ino and st_dev, which in this order are items of their own.
-            return fstat(self.number)[1:3] == self._file
+            return os.fstat(self.number)[_INODE_AND_DEVICE] == self._file
         except OSError:
             return False
 
     def is_file(self, path: str) -> bool:
         """Tell whether *path* names our file; log rotation renames it away."""
         try:
-            return os.stat(path)[1:3] == self._file
+            return os.stat(path)[_INODE_AND_DEVICE] == self._file
         except OSError:
             return False
 

@@ -17,13 +17,14 @@ import socket
 import traceback
 import uuid
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Any, Final
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from introspect.agent import metrics, work
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
     from types import TracebackType
 
     from introspect.agent.settings import Settings
@@ -36,6 +37,9 @@ EXTRA_DEPTH: Final = 3
 EXTRA_ROOM: Final = 16 * 1024  # characters, of all extras of a record together
 CHAIN: Final = 5
 FRAMES: Final = 30
+
+TEMPLATES_KEPT: Final = 500
+TEMPLATE_TEXT: Final = 2 * 1024
 
 SHORTEST_TEXT: Final = 128
 _UNBOUNDED: Final = ("extra", "introspect")
@@ -73,7 +77,7 @@ _EXACT_TEXT = (
     uuid.UUID,
 )
 
-_FORMATTED_AS_IT_IS = (bool, int, float, *_EXACT_TEXT)
+_FORMATTED_AS_IT_IS = frozenset({type(None), bool, int, float, *_EXACT_TEXT})
 
 Line = dict[str, Any]
 
@@ -85,21 +89,16 @@ class Identity:
         self.host = socket.gethostname()
         self.env = env
         self.version = version
-        self._fields: Line = {}
 
     def fields(self) -> Line:
-        """Return the fields, without those that are not set; not to be changed."""
-        fields = self._fields
-        pid, service = os.getpid(), metrics.service()  # a fork changes the one, Django the other
-        if fields.get("pid") != pid or fields["service"] != service:
-            fields = {"service": service}
-            if self.env:
-                fields["env"] = self.env
-            if self.version:
-                fields["version"] = self.version
-            fields["host"] = self.host
-            fields["pid"] = pid
-            self._fields = fields
+        """Return the fields, without those that are not set."""
+        fields: Line = {"service": metrics.service()}
+        if self.env:
+            fields["env"] = self.env
+        if self.version:
+            fields["version"] = self.version
+        fields["host"] = self.host
+        fields["pid"] = os.getpid()
         return fields
 
 
@@ -112,6 +111,7 @@ def configure(settings: Settings) -> None:
     global _identity, _format
     _identity = Identity(settings.env, settings.version)
     _format = settings.log_format
+    _templates.clear()
 
 
 def identity() -> Line:
@@ -119,35 +119,129 @@ def identity() -> Line:
     return _identity.fields()
 
 
+# Lines of one place differ in four texts: timestamp, message, correlation ID, and the thread of a
+# record or the span ID of a unit of work. So the JSON around them is kept, up to the brace at its
+# end: before, between and behind them, with the quotation marks of the timestamp, which needs no
+# escaping. It is made from a line with slots in their place, so whoever fills it writes what
+# `encode` would.
+
+Template: TypeAlias = "tuple[str, str, str, str, str]"
+
+SLOT: Final = "\0"
+
+_templates: dict[Hashable, Template] = {}
+
+template_for = _templates.get
+"""Return what ``keep_template`` has kept, if it still is. A key says all that the template does,
+with the process ID, which a fork changes, and the service, which Django may set late."""
+
+
+def keep_template(key: Hashable, line: Line) -> Template | None:
+    """Make the template of *line*, and keep it for *key* unless it is long.
+
+    ``None`` if another text looks like a slot.
+    """
+    text = to_json(_DIALECTS[_format].shape(line)).removesuffix("}")
+    pieces = text.split(quoted(SLOT))
+    if len(pieces) != 5:  # noqa: PLR2004
+        return None
+    before, to_message, to_correlation_id, to_fourth, rest = pieces
+    template = f'{before}"', f'"{to_message}', to_correlation_id, to_fourth, rest
+    if len(text) <= TEMPLATE_TEXT:
+        if len(_templates) >= TEMPLATES_KEPT:
+            _templates.clear()  # cheaper than order, and rare
+        _templates[key] = template
+    return template
+
+
+# What all records of a call site have in common.
+_site_of = attrgetter("levelname", "name", "filename", "lineno", "funcName")
+_PLAIN_KINDS = frozenset({type(None), int, str})
+
+
 def line_of(record: logging.LogRecord) -> bytes:
     """Return the line of *record*, its newline included."""
+    site, thread = _site_of(record), record.threadName
+    # Nothing but plain values is looked up: an object of the application's may have its own hash.
+    if record.exc_info is None and type(thread) is str and _PLAIN_KINDS.issuperset(map(type, site)):
+        key = site, os.getpid(), metrics.service()
+        template = template_for(key) or _new_template(key, record)
+        end = "}\n" if _STANDARD.issuperset(record.__dict__) else _end_with_extra(record)
+        if template is not None and end is not None:
+            to_timestamp, to_message, to_correlation_id, to_thread, rest = template
+            line = "".join(
+                (
+                    to_timestamp,
+                    timestamp(record.created),
+                    to_message,
+                    quoted(message_of(record)),
+                    to_correlation_id,
+                    quoted(_correlation_id(record)),
+                    to_thread,
+                    quoted(thread),
+                    rest,
+                    end,
+                )
+            ).encode("utf-8", "replace")
+            if len(line) <= LINE_BYTES:
+                return line
     return encode(record_fields(record))
+
+
+def _new_template(key: Hashable, record: logging.LogRecord) -> Template | None:
+    return keep_template(key, _fields(record, SLOT, SLOT, SLOT, SLOT))
+
+
+def _end_with_extra(record: logging.LogRecord) -> str | None:
+    return f',"extra":{to_json(_extra(record))}}}\n' if appends() else None
 
 
 def record_fields(record: logging.LogRecord) -> Line:
     """Return what the line of *record* says, in the ``json`` format's names."""
-    line: Line = {
-        "timestamp": timestamp(record.created),
-        "level": record.levelname,
-        "logger": record.name,
-        "message": message_of(record),
-        **identity(),
-        "correlation_id": _correlation_id(record),
-        "thread": record.threadName,
-        "file": f"{record.filename}:{record.lineno}",
-        "function": record.funcName,
-    }
+    line = _fields(
+        record,
+        timestamp(record.created),
+        message_of(record),
+        _correlation_id(record),
+        record.threadName,
+    )
     # A record made by hand may say True.
     if type(record.exc_info) is tuple and len(record.exc_info) == 3:  # noqa: PLR2004
         line["exception"] = exception_fields(record.exc_info, record.exc_text)
     if not _STANDARD.issuperset(record.__dict__):
-        extra = {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
-        line["extra"] = _safe_items(extra, EXTRA_DEPTH, [EXTRA_ROOM])
+        line["extra"] = _extra(record)
     return line
+
+
+def _fields(
+    record: logging.LogRecord,
+    moment: str,
+    message: str,
+    correlation_id: str,
+    thread: str | None,
+) -> Line:
+    return {
+        "timestamp": moment,
+        "level": record.levelname,
+        "logger": record.name,
+        "message": message,
+        **identity(),
+        "correlation_id": correlation_id,
+        "thread": thread,
+        "file": f"{record.filename}:{record.lineno}",
+        "function": record.funcName,
+    }
+
+
+def _extra(record: logging.LogRecord) -> Line:
+    extra = {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+    return _safe_items(extra, EXTRA_DEPTH, [EXTRA_ROOM])
 
 
 def _correlation_id(record: logging.LogRecord) -> str:
     given = record.__dict__.get("correlation_id")
+    if type(given) is str and len(given) <= EXTRA_TEXT:
+        return given
     return work.correlation_id() if given is None else _text(given, EXTRA_TEXT)
 
 
@@ -156,16 +250,19 @@ def message_of(record: logging.LogRecord) -> str:
 
     Where a handler of the application's has formatted the record, its text is used.
     """
-    made = record.__dict__.get("message")
-    if type(made) is str:
-        return scrubbed(made)
-    text = _text(record.msg, TEXT)
-    if record.args:
-        try:
-            text %= _safe_arguments(record.args)
-        except Exception:  # a %d for what is a type's name by now, or the application's mistake
-            text = f"{text} {_safe(record.args, 1, '', [EXTRA_ROOM])!r}"
-    return scrubbed(text)
+    text = record.__dict__.get("message")
+    if type(text) is not str:
+        text = record.msg
+        if type(text) is not str or len(text) > TEXT:
+            text = _text(text, TEXT)
+        if record.args:
+            try:
+                text %= _safe_arguments(record.args)
+            except Exception:  # a %d for what is a type's name by now, or a mistake
+                text = f"{text} {_safe(record.args, 1, '', [EXTRA_ROOM])!r}"
+    if "?" in text or "@" in text or len(text) > TEXT:
+        return scrubbed(text)
+    return text
 
 
 class _Arguments(dict[Any, Any]):
@@ -178,13 +275,20 @@ class _Arguments(dict[Any, Any]):
 def _safe_arguments(arguments: Any) -> Any:
     if isinstance(arguments, dict):
         return _Arguments((key, _argument(value)) for key, value in arguments.items())
-    return tuple(_argument(value) for value in arguments)
+    if type(arguments) is tuple:
+        for value in arguments:
+            kind = type(value)
+            if kind not in _FORMATTED_AS_IT_IS and (kind is not str or len(value) > TEXT):
+                break
+        else:
+            return arguments
+    return tuple(map(_argument, arguments))
 
 
 def _argument(value: Any) -> Any:
     """Return *value* as ``%d`` and the like can take it, without asking it for anything."""
     kind = type(value)
-    if value is None or kind in _FORMATTED_AS_IT_IS:
+    if kind in _FORMATTED_AS_IT_IS:
         return value
     if issubclass(kind, int):
         return int.__add__(value, 0)
@@ -281,6 +385,7 @@ def _has_space(text: str) -> bool:
     return len(text.split(None, 1)) > 1 or text[-1:].isspace()
 
 
+@functools.lru_cache(maxsize=500)
 def is_secret(name: str) -> bool:
     """Tell whether *name* sounds like a secret's."""
     return _SECRET_NAME.search(name) is not None
@@ -364,14 +469,14 @@ def _safe_items(values: dict[Any, Any], depth: int, room: list[int]) -> Line:
 
 def timestamp(seconds: float) -> str:
     """Return RFC 3339 in UTC, with microseconds."""
-    second, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
-    return f"{_up_to_the_second(second)}.{microseconds:06d}Z"
+    microseconds = round(seconds * 1_000_000)
+    return _in_second(microseconds // 1_000_000) % (microseconds % 1_000_000)
 
 
 @functools.lru_cache(maxsize=8)
-def _up_to_the_second(second: int) -> str:
+def _in_second(second: int) -> str:
     # Kept, since many lines are written in one second: each takes a third of the time.
-    return dt.datetime.fromtimestamp(second, dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    return dt.datetime.fromtimestamp(second, dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%%06dZ")
 
 
 def encode(line: Line, events: Sequence[str] = ()) -> bytes:
@@ -379,9 +484,9 @@ def encode(line: Line, events: Sequence[str] = ()) -> bytes:
 
     *events* are JSON objects, at most half a line long together; they are never cut.
     """
-    shape, closing = _DIALECTS[_format]
+    shape, closing, _ = _DIALECTS[_format]
     shaped = shape(line)
-    tail = f',"events":[{",".join(events)}]'.encode("utf-8", "replace") if events else b""
+    tail = events_field(events).encode("utf-8", "replace")
     room = LINE_BYTES - len(tail)
     data = dumped(shaped)
     longest = TEXT
@@ -395,15 +500,29 @@ def encode(line: Line, events: Sequence[str] = ()) -> bytes:
     return data[: -len(closing)] + tail + closing if tail else data
 
 
+def events_field(events: Sequence[str]) -> str:
+    """Return *events*, JSON objects, as they follow a line's other fields."""
+    return f',"events":[{",".join(events)}]' if events else ""
+
+
+def appends() -> bool:
+    """Tell whether in the format in force fields of ours follow one another as they are."""
+    return _DIALECTS[_format].appends
+
+
 def dumped(line: Line) -> bytes:
     """Return *line* as JSON, newline included, whatever its size."""
     # Lone surrogates, from file names that are not UTF-8, cannot be encoded.
-    return "".join(_chunks(line, 0)).encode("utf-8", "replace") + b"\n"
+    return to_json(line).encode("utf-8", "replace") + b"\n"
 
 
-def quoted(text: str) -> str:
-    """Return *text* as a JSON string."""
-    return encode_basestring(text)
+def to_json(line: Line) -> str:
+    """Return *line* as JSON."""
+    return "".join(_chunks(line, 0))
+
+
+# A text as a JSON string.
+quoted = encode_basestring
 
 
 def _type_name(value: object) -> str:
@@ -506,9 +625,17 @@ def _ecs(line: Line) -> Line:
     return renamed
 
 
-# By format: what renames the fields, and how a line ends behind those that are ours alone.
+class Dialect(NamedTuple):
+    """A format: what renames the fields, and how a line ends behind those that are ours alone."""
+
+    shape: Callable[[Line], Line]
+    closing: bytes
+    appends: bool
+    """Whether the latter follow all others, each as it is."""
+
+
 _DIALECTS = {
-    "json": (_plain_json, b"}\n"),
-    "ecs": (_ecs, b"}}\n"),
-    "logstash": (_logstash, b"}\n"),
+    "json": Dialect(_plain_json, b"}\n", appends=True),
+    "ecs": Dialect(_ecs, b"}}\n", appends=False),
+    "logstash": Dialect(_logstash, b"}\n", appends=True),
 }

@@ -45,19 +45,16 @@ class Outputs:
         """Write one line, its newline included."""
         for output, write in self._outputs:
             try:
-                taken = write(line)
+                if write(line):
+                    continue
             except OSError as error:
-                taken = False
                 guard.say(
                     f"log:{output}",
                     f"JSON log lines to {output} are lost: {error} (INTROSPECT_LOG)",
                 )
-            if not taken:
-                guard.say(
-                    f"log:{output}", f"JSON log lines to {output} are dropped (INTROSPECT_LOG)"
-                )
-                self.dropped += 1
-                work.count(LOG_DROPPED.of())
+            guard.say(f"log:{output}", f"JSON log lines to {output} are dropped (INTROSPECT_LOG)")
+            self.dropped += 1
+            work.count(LOG_DROPPED.of())
 
 
 def _writer(output: Output) -> Callable[[bytes], bool]:
@@ -131,8 +128,9 @@ class File:
         if self._is_torn:  # the disk was full in the middle of a line
             line = b"\n" + line
         written = os.write(descriptor.number, line)
-        self._is_torn = 0 < written < len(line)
-        return written == len(line)
+        is_whole = written == len(line)
+        self._is_torn = not is_whole
+        return is_whole
 
     def _checked(self, now: float) -> Descriptor:
         self._next_check = now + SECONDS_BETWEEN_ROTATION_CHECKS

@@ -16,7 +16,7 @@ import os
 import time
 from contextvars import ContextVar
 from itertools import count as counting_from
-from operator import sub
+from operator import attrgetter, sub
 from time import perf_counter as clock
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -70,6 +70,11 @@ class Event(NamedTuple):
     started: float
     ended: float
     detail: Any
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.ended - self.started
 
 
 def milliseconds(seconds: float) -> float:
@@ -259,8 +264,8 @@ class Work:
     def _keep_events(self, calls: list[Event]) -> None:
         queries = [call for call in calls if type(call[3]) is Query]
         if queries:
-            slowest = max(queries, key=_duration)
-            if self.slowest_query is None or _duration(slowest) > _duration(self.slowest_query):
+            slowest = max(queries, key=_seconds)
+            if self.slowest_query is None or slowest.seconds > self.slowest_query.seconds:
                 self.slowest_query = slowest
             statements = self.statements
             for query in queries:
@@ -432,9 +437,7 @@ def _taken(held: list[Any]) -> list[Any]:
     return taken
 
 
-def _duration(call: Event) -> float:
-    return call.ended - call.started
-
+_seconds = attrgetter("seconds")
 
 _NOBODYS = correlation.Inbound(correlation.NONE)
 

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 
-from introspect.agent import logs, outgoing, settings, work
+from introspect.agent import canonical, logs, outgoing, settings, work
 from introspect.agent.canonical import EVENTS_SHOWN, Writer
 from introspect.agent.correlation import Inbound, parse_traceparent
 from introspect.agent.work import Call, Query
@@ -278,3 +281,70 @@ def test_other_formats(line: Record, form: str) -> None:
     else:
         assert found["@version"] == "1"
         assert found["duration_ms"] == 250.0
+
+
+TEXTS = st.lists(
+    st.text(st.characters(exclude_categories=()), max_size=8)
+    | st.sampled_from(
+        ["\0", "%s", "%%", '"', "\\u0000", "}", "\n", "\ud800", "/p?q=1", "x" * 9000]
+    ),
+    max_size=5,
+).map("".join)
+VALUES = TEXTS | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
+
+
+class Unit(work.Work):
+    """A unit that says whatever it is told to."""
+
+    __slots__ = ("described", "kind")
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a test has put there."""
+        return self.described
+
+
+@examples(deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(
+    described=st.dictionaries(st.sampled_from(["method", "path", "status", "name", "a%s"]), VALUES),
+    kind=st.sampled_from(["request", "command", "task"]),
+    correlation_id=TEXTS,
+    inbound=st.sampled_from([None, PARENT]),
+    failed=st.booleans(),
+    exception=st.none() | st.fixed_dictionaries({"class": TEXTS, "place": TEXTS}),
+    statements=st.lists(TEXTS, max_size=4),
+    seconds=st.floats(0, 10),
+    form=st.sampled_from(["json", "ecs", "logstash"]),
+)
+def test_a_template_is_filled_to_what_the_fields_make(
+    described: dict[str, Any],
+    kind: str,
+    correlation_id: str,
+    inbound: Any,
+    failed: bool,
+    exception: dict[str, str] | None,
+    statements: list[str],
+    seconds: float,
+    form: str,
+) -> None:
+    """A line is the same by template, new or kept, as by its fields, whatever is in them."""
+    found, _ = settings.read({"INTROSPECT_LOG_FORMAT": form, "INTROSPECT_DETAIL": "all"})
+    logs.configure(found)
+    written: list[bytes] = []
+    writer = Writer(found, written.append)
+    work.configure(writer.ended)
+    unit = Unit(Inbound(correlation_id, inbound), "tell")
+    unit.described, unit.kind, unit.failed, unit.exception = described, kind, failed, exception
+    for statement in statements:
+        query(unit, statement)
+    unit.settle()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(canonical.time, "thread_time", lambda: unit.cpu_started + 0.001)
+        writer.ended(unit, unit.started + seconds)
+        writer.ended(unit, unit.started + seconds)
+        patched.setattr(canonical, "_line_by_template", lambda *_: None)
+        writer.ended(unit, unit.started + seconds)
+    work.configure(None)
+
+    assert written[0] == written[1] == written[2]
+    assert len(written[0]) <= logs.LINE_BYTES
+    json.loads(written[0])

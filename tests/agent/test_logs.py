@@ -9,6 +9,7 @@ import enum
 import http
 import json
 import logging
+import os
 import sys
 import uuid
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from introspect.agent import correlation, logs, settings, work
+from introspect.agent import correlation, logs, metrics, settings, work
 from introspect.agent.correlation import Inbound
 
 
@@ -49,7 +50,8 @@ def record(message: object = "hello", *args: Any, **attributes: Any) -> logging.
 
 def line(made: logging.LogRecord) -> dict[str, Any]:
     """Return the JSON line of a record, which must be one line within bounds."""
-    data = logs.encode(logs.record_fields(made))
+    data = logs.line_of(made)
+    assert data == logs.encode(logs.record_fields(made))
     assert data.endswith(b"\n")
     assert data.count(b"\n") == 1
     assert len(data) <= logs.LINE_BYTES
@@ -488,3 +490,114 @@ def test_logstash() -> None:
     assert found["message"] == "hello"
     assert found["level"] == "INFO"
     assert "timestamp" not in found
+
+
+class Sealed(Untouchable):
+    """An object of the application's that may not even be looked up."""
+
+    __hash__ = Untouchable._touched
+
+
+class Text(str):
+    """A text of the application's own kind."""
+
+    __slots__ = ()
+    __str__ = __repr__ = __eq__ = __hash__ = __format__ = Untouchable._touched
+
+
+TEXTS = st.lists(
+    st.text(st.characters(exclude_categories=()), max_size=8)
+    | st.sampled_from(
+        [
+            "\0", "%", "%s", "%(a)s", "%%", '"', "\\", "\\u0000", "}", "\n", "\x7f", "\u2028", "é", "\ud800",
+            "https://bob:hunter2@example.org/p?q=1", "GET /search?q=hunter2 HTTP/1.1", "x" * 1200,
+            "y" * 9000,
+        ]
+    ),
+    max_size=4,
+).map("".join)  # fmt: skip
+NUMBERS = st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+ODD = st.none() | NUMBERS | st.builds(Sealed) | st.lists(TEXTS)
+
+
+@examples(deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.fixed_dictionaries(
+        {
+            "msg": TEXTS | TEXTS.map(Text) | ODD,
+            "args": st.lists(TEXTS | TEXTS.map(Text) | ODD, max_size=3).map(tuple),
+            "created": st.floats(0, 5_000_000_000),
+            "levelname": TEXTS | ODD,
+            "name": TEXTS | TEXTS.map(Text) | ODD,
+            "filename": TEXTS,
+            "lineno": st.integers(-1, 10**9) | st.booleans(),
+            "funcName": TEXTS | ODD,
+            "threadName": TEXTS | ODD,
+        },
+        optional={"message": TEXTS, "correlation_id": TEXTS | ODD, "shelf": TEXTS | ODD, "%s": ODD},
+    ),
+    st.sampled_from(["json", "ecs", "logstash"]),
+)
+def test_a_template_is_filled_to_what_the_fields_make(values: dict[str, Any], form: str) -> None:
+    """A line is the same by its call site's template, new or kept, as by its fields, whatever is in them."""
+    made = record()
+    made.__dict__.update(values)
+    if type(made.lineno) is bool:
+        form = "json"  # ecs wants a number
+    use(LOG_FORMAT=form, ENV="100%s", VERSION='"7"')
+
+    whole = logs.encode(logs.record_fields(made))
+
+    assert logs.line_of(made) == whole
+    assert logs.line_of(made) == whole
+
+
+@pytest.mark.parametrize("form", ["json", "ecs", "logstash"])
+def test_plain_records_are_written_by_template(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line of a plain record is not made of its fields anew, one with `extra` only where it must be."""
+    use(LOG_FORMAT=form)
+    expected = [logs.line_of(record("%s of %d", "Emma", 7)), logs.line_of(record(shelf=3))]
+    made_whole: list[object] = []
+    fields = logs.record_fields
+    monkeypatch.setattr(
+        logs, "record_fields", lambda made: (made_whole.append(made), fields(made))[1]
+    )
+
+    again = [logs.line_of(record("%s of %d", "Emma", 7)), logs.line_of(record(shelf=3))]
+
+    assert [json.loads(data).keys() for data in again] == [
+        json.loads(data).keys() for data in expected
+    ]
+    assert len(made_whole) == (form == "ecs")
+
+
+def test_templates_are_bounded() -> None:
+    """However many call sites there are, and however long their names, few templates are kept."""
+    for number in range(2 * logs.TEMPLATES_KEPT + 1):
+        made = record()
+        made.lineno = number
+        logs.line_of(made)
+    logs.line_of(record(name="n" * 100_000))
+
+    assert len(logs._templates) <= logs.TEMPLATES_KEPT
+    assert max(len("".join(kept)) for kept in logs._templates.values()) <= logs.TEMPLATE_TEXT + 2
+
+
+def test_a_fork_and_a_late_name_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line names the process and the service as they are by then, not as at the call site's first record."""
+    line(record())
+    monkeypatch.setattr(os, "getpid", lambda: 4711)
+    monkeypatch.setattr(metrics, "service", lambda: "named late")
+
+    found = line(record())
+
+    assert found["pid"] == 4711
+    assert found["service"] == "named late"
+
+
+def test_a_record_without_a_thread_name() -> None:
+    """Where `logging.logThreads` is off, the thread is null."""
+    made = record()
+    made.threadName = None
+
+    assert line(made)["thread"] is None
