@@ -64,12 +64,12 @@ def send(values: list[Any]) -> None:
     drops = transport.drops
     if drops:
         values += (_drops_series(), drops)
-    rated = _merge(values) if len(values) > ITEMS_SENT_AS_THEY_ARE else ()
+    rated = _merge(values) if len(values) > ITEMS_SENT_AS_THEY_ARE else []
     # All in one go. A clock that steps back must not make a negative timer, which Etsy's statsd
     # refuses; perf_counter does not step back.
     text = "\n".join(map(_line, values[::2])) % tuple(values[1::2])
     if rated:
-        text = "\n".join((text, *rated))
+        text = "\n".join([text, *rated] if text else rated)
     data = text.encode("ascii")
     if len(data) <= DATAGRAM_BYTES:  # as nearly always
         handed_over = transport.send(data) if data else False

@@ -24,7 +24,7 @@ _NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # No driver's placeholder can be made of these. The colon stands before line numbers: whoever knows
 # :name, Oracle's drivers and SQLite, passes over comments, which is not so for % and ?.
 _UNSAFE = re.compile(r"[^A-Za-z0-9/_.:=,-]+")
-_SAFE = re.compile(r"[A-Za-z0-9/_.:=,-]{1,%d}" % _ROOM)
+_SAFE = re.compile(rf"[A-Za-z0-9/_.:=,-]{{1,{_ROOM}}}")
 
 
 class Choice(NamedTuple):

@@ -89,7 +89,6 @@ class Total(NamedTuple):
     seconds: float
 
 
-
 class Extendable(Protocol):
     """A list, as far as those who measure need one."""
 
@@ -285,7 +284,6 @@ class Work:
         if not _overflowing.acquire(blocking=False):
             return
         try:
-            self.settle()
             self._send()
         finally:
             _overflowing.release()
@@ -319,6 +317,7 @@ class Work:
         _last_overhead_seconds = clock() - ending_since
 
     def _send(self) -> None:
+        self.settle()
         ready = _taken(self._ready)
         if not self.muted:
             emitter.send(ready)
@@ -360,7 +359,6 @@ class Command(Flowing):
         """End at *ended*, and report it: timed as *timer*, and with *error* one of *failures*."""
         if not self.finish():
             return
-        self.settle()
         self.time(timer, ended - self.started)
         if error is not None:
             self.failed = True
@@ -412,7 +410,6 @@ class ProcessBuffer(Flowing):
         if self.pid != os.getpid() or not self.lock.acquire(blocking=False):
             return
         try:
-            self.settle()
             self._send()
         finally:
             self.lock.release()
@@ -556,5 +553,5 @@ def count(series: Series, increment: int = 1) -> None:
     unit = _current()
     counts = unit.counts
     counts.extend((series, increment))
-    if len(counts) > ITEMS_HELD:
+    if len(counts) > 2 * SAMPLES_HELD:
         unit.overflow()

@@ -17,9 +17,7 @@ from introspect.agent.wrappers import PASS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OPERATION = Metric(
-    "cache", TIMER, "ms", ("alias", "op"), "each cache operation", area="cache"
-)
+OPERATION = Metric("cache", TIMER, "ms", ("alias", "op"), "each cache operation", area="cache")
 HIT = Metric("cache.hit", COUNTER, "", ("alias",), "keys found")
 MISS = Metric(
     "cache.miss", COUNTER, "", ("alias",), "keys not found (or found to hold the default asked for)"

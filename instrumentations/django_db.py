@@ -176,7 +176,7 @@ def _of_connection(method: str, metric: Metric) -> Patch:
 
 
 PATCHES = (
-    # Below Django's debug layer, which thus shows the application's own SQL, and `execute_wrappers`.
+    # Below `execute_wrappers` and Django's debug layer, which thus shows the application's own SQL.
     measured(
         "django.db.backends.utils:CursorWrapper._execute",
         statement_runs,

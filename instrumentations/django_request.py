@@ -83,9 +83,7 @@ def configure(settings: Settings) -> None:
     """Take the patterns of paths to ignore, and the headers to look for."""
     global _ignored_paths, _of_concern
     _ignored_paths = settings.ignore_paths
-    _of_concern = frozenset(
-        {WSGI_QUEUE_KEY, *(key for key, _ in correlation.policy.wsgi_keys)}
-    )
+    _of_concern = frozenset({WSGI_QUEUE_KEY, *(key for key, _ in correlation.policy.wsgi_keys)})
     if settings.log:
         ending.before_end(ending.UNITS, end_unfinished)
 
@@ -199,6 +197,11 @@ class Request(work.Work):
                 self.failed = True
         self.send(ended)
 
+    def note_queue(self, header: str | None) -> None:
+        """Note what an ``X-Request-Start`` header says, if there is one."""
+        if header:
+            self.queue_seconds = waited(header, time.time())
+
     def note_view(self) -> None:
         """Note the view that the request was routed to, if it was, although none has answered."""
         match = getattr(self.django_request, "resolver_match", None)
@@ -218,7 +221,7 @@ def wsgi_called(args: Any, _kwargs: Any) -> Any:
     else:
         policy = correlation.policy
         request = Request(policy.accept(environ.get, policy.wsgi_keys))
-        request.queue_seconds = waited(environ.get(WSGI_QUEUE_KEY))
+        request.note_queue(environ.get(WSGI_QUEUE_KEY))
     request.scope = environ
     path = environ.get("PATH_INFO", "")
     if not path.isascii():  # WSGI hands a path over as bytes in Latin-1's clothes
@@ -274,7 +277,7 @@ def asgi_called(args: Any, _kwargs: Any) -> Any:
 
     policy = correlation.policy
     request = Request(policy.accept(header, policy.asgi_keys))
-    request.queue_seconds = waited(header(ASGI_QUEUE_KEY))
+    request.note_queue(header(ASGI_QUEUE_KEY))
     request.scope = scope
     request.task = task
     request.thread = 0  # shared with other requests: its CPU time is not this one's
@@ -532,14 +535,11 @@ def callable_name(view: Any, method: str | None = None) -> str:
     return f"{view.__module__}.{view.__qualname__}"
 
 
-def waited(header: str | None) -> float | None:
+def waited(header: str, now: float) -> float | None:
     """Return the seconds since the time in an ``X-Request-Start`` header, if that is plausible.
 
     Proxies write ``t=`` or nothing, then seconds, milliseconds or microseconds since 1970.
     """
-    if not header:
-        return None
-    now = time.time()
     try:
         stamp = float(header.strip().removeprefix("t="))
     except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -23,11 +24,8 @@ def _reset() -> None:
     work.configure(None)
     work.ride_along(None)
     work._last_overhead_seconds = 0.0
-    work.current.set(None)
-    process = work.process()
-    process.samples.clear()
-    process.counts.clear()
-    process.sent = work.clock()
+    work.leave()
+    work.process().start_afresh()
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +41,7 @@ def declare(monkeypatch: pytest.MonkeyPatch) -> Declare:
     """Declare metrics for one test, whatever the instrumentations have declared under these names."""
     monkeypatch.setattr(metrics, "_catalogue", {})
 
-    def declare(name: str, kind: str = TIMER, *tags: str) -> Metric:
-        return Metric(name, kind, "ms", tags, "declared by a test")
+    def declare(name: str, kind: str = TIMER, *tags: str, **totals: Any) -> Metric:
+        return Metric(name, kind, "ms", tags, "declared by a test", **totals)
 
     return declare

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from introspect.agent import canonical, logs, outgoing, settings, work
 from introspect.agent.canonical import EVENTS_SHOWN, Writer
 from introspect.agent.correlation import Inbound, parse_traceparent
+from introspect.agent.metrics import Series
 from introspect.agent.work import Call, Query
 from introspect.instrumentations import django_db, django_template
 
@@ -60,8 +61,15 @@ def query(
 ) -> None:
     """Record a statement as `django_db` does."""
     series = django_db.QUERY.of("default", "select")
-    sample = (series, unit.started + at, seconds, "db", Query(sql, False, error))
-    unit.samples.append(sample)
+    sample(unit, series, seconds, at, Query(sql, False, error))
+
+
+def sample(
+    unit: work.Work, series: Series, seconds: float, at: float = 0.0, detail: Any = None
+) -> None:
+    """Record a call that began `at` seconds into the unit."""
+    started = unit.started + at
+    unit.samples.extend((series, started, started + seconds, detail))
 
 
 def test_every_field(line: Record) -> None:
@@ -71,12 +79,8 @@ def test_every_field(line: Record) -> None:
         query(unit, "SELECT 1 FROM t", 0.002)
         query(unit, "SELECT 2 FROM u WHERE a = 'x'", 0.2)
         query(unit, "SELECT 1 FROM t", 0.003)
-        unit.samples.append(
-            (django_template.TEMPLATE.of("a.html"), unit.started, 0.004, "template", None)
-        )
-        unit.samples.append(
-            (outgoing.CALL.of("api"), unit.started, 0.05, "http", Call(SPAN, 200, None))
-        )
+        sample(unit, django_template.TEMPLATE.of("a.html"), 0.004)
+        sample(unit, outgoing.CALL.of("api"), 0.05, detail=Call(SPAN, 200, None))
 
     found = line(fill, 0.3, inbound=Inbound(ID, PARENT), ENV="test", VERSION="7")
 
@@ -136,11 +140,9 @@ def test_what_an_event_says(line: Record) -> None:
         query(
             unit, "SELECT a FROM books_book WHERE b = 'hunter2'", 0.002, at=0.1, error="DataError"
         )
-        unit.samples.append(
-            (django_template.TEMPLATE.of("a.html"), unit.started + 0.2, 0.004, "template", None)
-        )
+        sample(unit, django_template.TEMPLATE.of("a.html"), 0.004, at=0.2)
         call = Call(SPAN, None, "ConnectTimeout")
-        unit.samples.append((outgoing.CALL.of("api"), unit.started + 0.3, 0.05, "http", call))
+        sample(unit, outgoing.CALL.of("api"), 0.05, at=0.3, detail=call)
 
     statement, template, http = line(fill, DETAIL="all")["events"]
 
@@ -162,10 +164,10 @@ def test_events_of_any_text(line: Record) -> None:
     def fill(unit: work.Work) -> None:
         query(unit, "SELECT größe, \u65e5\u672c\x02 FROM t\ud800")
         series = django_template.TEMPLATE.of('a "quoted"\n\\name.html')
-        unit.samples.append((series, unit.started, 0.001, "template", None))
+        sample(unit, series, 0.001)
         call = Call("00f067aa0ba902b7", None, 'Bad"Error')
         host = outgoing.CALL.of("example.org")
-        unit.samples.append((host, unit.started, 0.001, "http", call))
+        sample(unit, host, 0.001, detail=call)
 
     statement, template, http = line(fill, DETAIL="all")["events"]
 
@@ -181,9 +183,8 @@ def test_events_are_capped(line: Record, count: int) -> None:
     def fill(unit: work.Work) -> None:
         for number in range(count):
             query(unit, f"SELECT c{number}", at=number / 1000)
-            if len(unit.samples) >= work.SAMPLES_HELD:
+            if number % work.SAMPLES_HELD == 0:
                 unit.settle()
-                unit.samples.clear()
 
     found = line(fill, DETAIL="all")
 
@@ -215,9 +216,8 @@ def test_the_slowest_query_is_remembered(line: Record) -> None:
         query(unit, "SELECT slow", 0.7)
         for number in range(3000):
             query(unit, f"SELECT c{number % 10}")
-            if len(unit.samples) >= work.SAMPLES_HELD:
+            if number % work.SAMPLES_HELD == 0:
                 unit.settle()
-                unit.samples.clear()
 
     found = line(fill)
 
@@ -236,7 +236,6 @@ def test_what_is_kept_is_bounded(line: Record) -> None:
             for number in range(work.SAMPLES_HELD):
                 query(unit, f"SELECT c{batch}_{number}")
             unit.settle()
-            unit.samples.clear()
         kept.extend((len(unit.statements), len(unit.events)))
 
     line(fill, DETAIL="all")
@@ -295,8 +294,6 @@ VALUES = TEXTS | st.none() | st.booleans() | st.integers() | st.floats(allow_nan
 
 class Unit(work.Work):
     """A unit that says whatever it is told to."""
-
-    __slots__ = ("described", "kind")
 
     def describe(self) -> dict[str, Any]:
         """Return what a test has put there."""

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -28,9 +29,9 @@ def sending(statsd: StatsdListener) -> StatsdListener:
     return statsd
 
 
-def rows(metric: Metric, count: int) -> list[tuple[object, float, float, None, None]]:
-    """Return `count` samples: of 1 ms, of 2 ms, and so on."""
-    return [(metric.of(), 0.0, number / 1000, None, None) for number in range(1, count + 1)]
+def rows(metric: Metric, count: int) -> list[Any]:
+    """Return `count` timings: of 1 ms, of 2 ms, and so on."""
+    return [item for number in range(1, count + 1) for item in (metric.of(), float(number))]
 
 
 class TestPacking:
@@ -39,7 +40,7 @@ class TestPacking:
     @given(st.lists(st.text("ab.:|", min_size=1, max_size=1600), max_size=60))
     def test_packing(self, lines: list[str]) -> None:
         """Every line arrives whole and in order, and a datagram is full before the next begins."""
-        packed = datagrams("\n".join(lines))
+        packed = datagrams("\n".join(lines).encode())
 
         assert b"\n".join(packed).decode().split("\n") == (lines or [""])
         assert all(len(one) <= DATAGRAM_BYTES or b"\n" not in one for one in packed)
@@ -48,33 +49,49 @@ class TestPacking:
 
     def test_exactly_full(self) -> None:
         """1432 bytes are one datagram, 1433 are two."""
-        assert len(datagrams(f"{'x' * 715}\n{'x' * 716}")) == 1
-        assert len(datagrams(f"{'x' * 716}\n{'x' * 716}")) == 2
+        assert len(datagrams(b"x" * 715 + b"\n" + b"x" * 716)) == 1
+        assert len(datagrams(b"x" * 716 + b"\n" + b"x" * 716)) == 2
 
-    def test_nothing(self) -> None:
+    def test_nothing(self, sending: StatsdListener) -> None:
         """Nothing to say is no datagram."""
-        assert datagrams("") == []
+        emitter.send([])
+        sending.settle(0.1)
+
+        assert sending.datagrams == []
+
+
+def lines_of(values: list[Any]) -> list[str]:
+    """Return the lines that are sent of `values`."""
+    rated = emitter._merge(values)
+    return [*rated, *(series.line % value for series, value in zip(*[iter(values)] * 2))]
 
 
 class TestSamples:
     """What is sent of many values of one name."""
 
     def test_times_are_milliseconds(self, sending: StatsdListener, declare: Declare) -> None:
-        """Seconds leave as milliseconds with three decimals."""
-        emitter.send([(declare("thing").of(), 0.0, 0.0123456, None, None)], [])
+        """Milliseconds leave with three decimals."""
+        emitter.send([declare("thing").of(), 12.3456])
         sending.wait_for_count("django.thing", 1)
 
         assert [line.raw for line in sending.lines] == ["django.thing:12.346|ms"]
 
     def test_counts(self, sending: StatsdListener, declare: Declare) -> None:
-        """Counts leave as sums."""
-        series = declare("thing", COUNTER).of()
-        emitter.send([], [(series, 11), (series, 1)])
+        """Counts leave as they are, and where there are many as sums."""
+        thing, other = declare("thing", COUNTER).of(), declare("other", COUNTER).of()
+        emitter.send([thing, 11, other, 2, thing, 1])
         sending.wait_for_count("django.thing", 12)
+        emitter.send([thing, 1, other, 3] * 500)
+        sending.wait_for_count("django.other", 1502)
+
+        assert [line.raw for line in sending.lines[3:]] == [
+            "django.thing:500|c",
+            "django.other:1500|c",
+        ]
 
     def test_one_datagram(self, sending: StatsdListener, declare: Declare) -> None:
         """What fits is one datagram."""
-        emitter.send(rows(declare("thing"), 40), [(declare("other", COUNTER).of(), 1)])
+        emitter.send([*rows(declare("thing"), 40), declare("other", COUNTER).of(), 1])
         sending.wait_for_count("django.other", 1)
 
         assert len(sending.datagrams) == 1
@@ -84,7 +101,7 @@ class TestSamples:
     )
     def test_counts_are_rebuilt_exactly(self, declare: Declare, count: int) -> None:
         """However many values there were, those sent and their rate give that number again."""
-        lines = emitter._lines_of_one_name(declare("thing").of(), [0.001] * count)
+        lines = lines_of([declare("thing").of(), 1.0] * count)
         rates = {float(line.partition("|@")[2] or 1) for line in lines}
 
         assert len(lines) <= SAMPLES_PER_NAME or count <= SAMPLES_PER_NAME
@@ -94,16 +111,15 @@ class TestSamples:
 
     def test_selection_is_even(self, declare: Declare) -> None:
         """The values that are sent are spread over all there were."""
-        values = [number / 1000 for number in range(1000)]
-        lines = emitter._lines_of_one_name(declare("thing").of(), values)
+        lines = lines_of(rows(declare("thing"), 1000))
         kept = [float(line.partition(":")[2].partition("|")[0]) for line in lines]
 
-        assert abs(sum(kept) / len(kept) - 499.5) < 5
-        assert {int(value // 100) for value in kept} == set(range(10))
+        assert abs(sum(kept) / len(kept) - 500.5) < 5
+        assert {int((value - 1) // 100) for value in kept} == set(range(10))
 
     def test_rare_names_keep_every_value(self, sending: StatsdListener, declare: Declare) -> None:
         """Beside a name with many values, one with few is sent as it is."""
-        emitter.send([*rows(declare("many"), 900), *rows(declare("few"), 3)], [])
+        emitter.send([*rows(declare("many"), 900), *rows(declare("few"), 3)])
         sending.settle()
 
         assert sending.count("django.many") == 900
@@ -118,7 +134,7 @@ class TestLosses:
         """Fifty sends to a closed port are one line on standard error."""
         emitter.configure(statsd_address(f"udp://{LOOPBACK}:{free_port()}"))
         for _ in range(50):
-            emitter.send(rows(declare_once(declare), 1), [])
+            emitter.send(rows(declare_once(declare), 1))
         said = capsys.readouterr().err
 
         assert said.count("\n") == 1
@@ -133,10 +149,10 @@ class TestLosses:
     ) -> None:
         """Another line comes when the hour is over."""
         emitter.configure(statsd_address("unix:///no/such/socket"))
-        emitter.send(rows(declare_once(declare), 1), [])
-        emitter.send(rows(declare_once(declare), 1), [])
+        emitter.send(rows(declare_once(declare), 1))
+        emitter.send(rows(declare_once(declare), 1))
         monkeypatch.setattr(guard, "SECONDS_BETWEEN_REPEATS", 0.0)
-        emitter.send(rows(declare_once(declare), 1), [])
+        emitter.send(rows(declare_once(declare), 1))
 
         assert capsys.readouterr().err.count("\n") == 2
 
@@ -146,13 +162,13 @@ class TestLosses:
         port = free_port()
         emitter.configure(statsd_address(f"udp://{LOOPBACK}:{port}"))
         for _ in range(30):
-            emitter.send(rows(metric, 1), [])
+            emitter.send(rows(metric, 1))
         with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as server:
             server.bind((LOOPBACK, port))
             server.settimeout(5)
             lines = []
             for _ in range(3):
-                emitter.send(rows(metric, 1), [])
+                emitter.send(rows(metric, 1))
                 lines += server.recv(2000).decode().splitlines()
 
         drops = [int(line.split(":")[1].split("|")[0]) for line in lines if "dropped" in line]
@@ -162,7 +178,7 @@ class TestLosses:
     def test_off(self, declare: Declare, capsys: pytest.CaptureFixture[str]) -> None:
         """Switched off, nothing is formatted, counted or said."""
         emitter.configure(statsd_address("off"))
-        emitter.send([("not a sample",)], [])  # type: ignore[list-item]
+        emitter.send(["no series"])
 
         assert capsys.readouterr().err == ""
 

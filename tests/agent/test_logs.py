@@ -28,10 +28,10 @@ from introspect.agent.correlation import Inbound
 def _json() -> Iterator[None]:
     """Begin and end each test with the default settings."""
     use()
-    work.current.set(None)
+    work.leave()
     yield
     use()
-    work.current.set(None)
+    work.leave()
 
 
 def use(**environ: str) -> None:

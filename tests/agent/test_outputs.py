@@ -47,7 +47,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(outputs.Shipper, "__init__", remembered)
     monkeypatch.setattr(outputs, "SECONDS_BETWEEN_TRIES", (0.05,))
     outputs.guard._said.clear()
-    work.process().sent = math.inf  # what is counted stays there for the tests to see
+    work.process().flush_at = math.inf  # what is counted stays there for the tests to see
     yield
     for shipper in shippers:
         if shipper._queue is not None:
@@ -55,7 +55,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             shipper._queue.wake.set()
         if isinstance(shipper._deliver, outputs.TcpDelivery):
             shipper._deliver._hang_up()
-    work.process().counts.clear()
+    work.process().start_afresh()
 
 
 class TcpServer:
@@ -251,7 +251,7 @@ def test_a_file_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFix
     out.write(LINE)
 
     assert out.dropped == 2
-    assert work.process().counts == 2 * [(outputs.LOG_DROPPED.of(), 1)]
+    assert work.process()._ready == 2 * [outputs.LOG_DROPPED.of(), 1]
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert str(path) in said
@@ -431,7 +431,7 @@ def test_a_full_queue_drops_and_counts(
 
     assert time.monotonic() - started < 1.0
     assert 40 <= out.dropped <= 50
-    assert work.process().counts == out.dropped * [(outputs.LOG_DROPPED.of(), 1)]
+    assert work.process()._ready == out.dropped * [outputs.LOG_DROPPED.of(), 1]
     said = capsys.readouterr().err
     assert said.count("are dropped") == 1
 

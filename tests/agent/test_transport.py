@@ -569,7 +569,7 @@ class TestUnixSockets:
             series = declare("thing", COUNTER).of()
             with without_privileges():
                 for _ in range(5):
-                    emitter.send([], [(series, 1)])
+                    emitter.send([series, 1])
 
         said = capsys.readouterr().err
         assert said.count("\n") == 1

@@ -87,14 +87,14 @@ def start_agent(
         return started[0]
 
     work.process().flush()
-    work.current.set(None)
+    work.leave()
     yield start_with
     try:
         for agent in started:
             assert agent.errors_expected == bool(agent.errors()), "exceptions in the agent's code"
     finally:
         start.stop()
-        work.current.set(None)
+        work.leave()
     assert patching.status() == {}
 
 

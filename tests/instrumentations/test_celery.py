@@ -311,7 +311,7 @@ def test_eager_outside_any_unit(agent: Agent, app: celery.Celery) -> None:
         return work.correlation_id()
 
     assert len(twice.delay().get()) == 36
-    assert work.current.get() is None
+    assert work.current.get() is work.process()
     assert agent.counts("task") == {"task.here_twice": 2}
 
 
@@ -448,8 +448,8 @@ def test_what_no_task_measured_leaves_with_it(agent: Agent, app: celery.Celery) 
 
     work.process().flush()
     work.count(tasks.ERROR.of("earlier"))
-    assert work.process().counts
+    assert work.process()._ready
 
     nothing.delay()
-    assert not work.process().counts
+    assert not work.process()._ready
     assert agent.counts("task") == {"task.error.earlier": 1, "task.here_nothing": 1}

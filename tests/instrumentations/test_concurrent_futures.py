@@ -31,7 +31,7 @@ def test_tasks_have_the_id_of_who_submitted_them(agent: Agent, pool: ThreadPoolE
         enter(name)
         assert pool.submit(work.correlation_id).result() == name
         assert list(pool.map(lambda _: work.correlation_id(), range(3))) == [name] * 3
-    work.current.set(None)
+    work.leave()
     assert pool.submit(work.correlation_id).result() == "-"
 
 

@@ -62,7 +62,7 @@ def unit() -> Iterator[work.Work]:
     made = work.Work(Inbound(ID, parse_traceparent(f"00-{TRACE}-{SPAN}-00")))
     work.current.set(made)
     yield made
-    work.current.set(None)
+    work.leave()
 
 
 def sent(web: Server) -> list[dict[str, str]]:
@@ -235,7 +235,7 @@ def test_connections_that_are_kept_alive(start_agent: Start, web: Server) -> Non
         for number in range(4):
             work.current.set(work.Work(Inbound(f"kept-alive-{number}")))
             session.get(web.url, timeout=10)
-        work.current.set(None)
+        work.leave()
         session.get(web.url, timeout=10)
 
     assert [headers.get("x-request-id") for headers in sent(web)] == [

@@ -210,7 +210,7 @@ def site_with_users(django: Callable[..., None]) -> Site:
     made.add("reader")
     made.add("staff", is_staff=True)
     made.add("retired", is_superuser=True, is_active=False)
-    work.current.set(None)
+    work.leave()
     return made
 
 

@@ -508,7 +508,7 @@ class TestEndOfARequest:
             raise RuntimeError("broken")
 
         agent.errors_expected = True
-        monkeypatch.setattr(work.Work, "settle", broken)
+        monkeypatch.setattr(django_request.Request, "settle", broken)
         django(ROOT_URLCONF=urlconf(path("", views.plain)))
 
         assert fetch("/").body == b"plain"
@@ -633,7 +633,7 @@ class TestEndOfARequest:
 
         assert agent.counts("request")["request"] == 1
         assert began[work.current] is unit
-        assert work.current.get() is None
+        assert work.current.get() is work.process()
 
     def test_a_stream_is_left_to_the_server(
         self, django: Callable[..., None], any_agent: Agent
@@ -752,7 +752,7 @@ class TestEndOfARequest:
         gc.collect()
 
         assert [reference() for reference in kept] == [None] * 4
-        assert work.current.get() is None or work.current.get().scope is None  # type: ignore[union-attr]
+        assert work.current.get() is work.process() or work.current.get().scope is None  # type: ignore[union-attr]
 
 
 class TestNested:

@@ -262,7 +262,7 @@ def test_empty_statements(start_agent: Start, postgres: PostgreSQL) -> None:
 def test_executemany(start_agent: Start, server: Server) -> None:
     """`executemany` carries the comment in each statement that it becomes."""
     start_agent()
-    work.current.set(None)
+    work.leave()
     server.run("CREATE TEMPORARY TABLE pair (a int, b int)")
     enter()
 
@@ -586,7 +586,7 @@ def test_caller(start_agent: Start, server: Server) -> None:
 def test_outside_a_unit_and_after_it(start_agent: Start, server: Server) -> None:
     """Outside any unit of work, and once it has ended, statements are what the application wrote."""
     start_agent()
-    work.current.set(None)
+    work.leave()
     with server.seen() as seen:
         server.run("SELECT 1")
     assert last(seen) == "SELECT 1"
@@ -718,7 +718,7 @@ def test_lazy_sql_is_not_evaluated(start_agent: Start, server: Server) -> None:
 
     with pytest.raises(Exception) as with_comments:  # noqa: PT011
         server.run(Odd())
-    work.current.set(None)
+    work.leave()
     with pytest.raises(Exception) as without:  # noqa: PT011
         server.run(Odd())
 

@@ -64,8 +64,8 @@ def test_enqueued_at_once(agent: Agent, kind: type[work.Work]) -> None:
 
     assert result.return_value == f"{unit.kind} {ID}"
     assert work.current.get() is unit
-    assert [sample[0].values for sample in unit.samples] == [(made.module_path,)]
-    unit.samples.clear()
+    assert [series.values for series in unit._held[:: work.SAMPLE_ITEMS]] == [(made.module_path,)]
+    unit._held.clear()
 
 
 def test_outside_any_unit(agent: Agent) -> None:
@@ -75,7 +75,7 @@ def test_outside_any_unit(agent: Agent) -> None:
 
     assert len(told) == 2
     assert {text.rpartition(" ")[0] for text in told} == {f"task {made.module_path}"}
-    assert work.current.get() is None
+    assert work.current.get() is work.process()
     assert agent.counts("task") == {f"task.{name_of(made)}": 2}
 
 

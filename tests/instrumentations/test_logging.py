@@ -32,7 +32,7 @@ def unit() -> Iterator[work.Work]:
     made = work.Work(Inbound(ID))
     work.current.set(made)
     yield made
-    work.current.set(None)
+    work.leave()
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_format_strings(
     handler = Kept(form, style)
     logger.addHandler(handler)
     logger.warning("inside")
-    work.current.set(None)
+    work.leave()
     logger.warning("outside")
 
     assert handler.lines == [f"{ID} test", "- test"]

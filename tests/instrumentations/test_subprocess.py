@@ -104,7 +104,7 @@ def test_threads_hand_on_their_own(name: str, tmp_path: Path) -> None:
     barrier = threading.Barrier(3)
 
     def run(given: str | None) -> None:
-        work.current.set(work.Work(Inbound(given)) if given else None)
+        work.current.set(work.Work(Inbound(given)) if given else work.process())
         for number in range(3):
             barrier.wait(30)
             start(telling(tmp_path / f"{given}-{number}"), os.environ)
@@ -181,7 +181,7 @@ def test_every_way_to_start_one() -> None:
 
 def test_outside_a_unit() -> None:
     """Outside any unit, and after one, nothing is added."""
-    work.current.set(None)
+    work.leave()
     assert NAME not in environment()
 
 

@@ -27,7 +27,7 @@ def test_a_thread_has_the_id_of_its_starter(agent: Agent) -> None:
     work.current.set(work.Work(Inbound("starter-0001")))
     assert ids_in(threading.Thread) == ["starter-0001"]
 
-    work.current.set(None)
+    work.leave()
     assert ids_in(threading.Thread) == ["-"]
 
 
@@ -100,7 +100,7 @@ def test_measurements_of_a_thread_count_for_the_unit(agent: Agent) -> None:
     work.current.set(unit)
     from introspect.instrumentations.django_db import QUERY
 
-    thread = threading.Thread(target=lambda: work.record(QUERY.of("a", "b"), 1.0, 2.0, "db"))
+    thread = threading.Thread(target=lambda: work.record(QUERY.of("a", "b"), 1.0, 2.0))
     thread.start()
     thread.join()
     unit.settle()
