@@ -257,7 +257,8 @@ def _measured_by_position(original: Function, measure: Measure) -> Function:
         series, passed = None, args
         try:
             argument, series = series_of(*args, **kwargs)
-            passed = (*args[:position], argument, *args[position + 1 :])
+            if len(args) > position:  # given by name, it stays as it is
+                passed = (*args[:position], argument, *args[position + 1 :])
         except Exception:
             guard.swallow(series_of)
         started = clock()
@@ -328,20 +329,21 @@ def _made(
     if position and len(signature.names) <= position:
         raise TypeError(f"{original!r} has no parameter number {position}")
     is_coroutine = inspect.iscoroutinefunction(original)
-    call = f"{'await ' if is_coroutine else ''}_original({signature.values})"
-    asked = ", ".join(signature.names) or signature.values
-    argument = signature.names[position] if position else ""
+    original_call = f"{'await ' if is_coroutine else ''}_original"
+    named = ", ".join(signature.names)
+    changed = [*signature.names[:position], "_argument", *signature.names[position + 1 :]]
+    asked = named or signature.values
     source = text.format(
         definition="async def" if is_coroutine else "def",
-        call=call,
-        changed_call=call.replace(f"{argument}, ", "_argument, ", 1) if position else "",
+        call=f"{original_call}({signature.values})",
+        changed_call=f"{original_call}({', '.join(changed)}{signature.values[len(named) :]})",
         asked=asked,
         detail=detail.format(asked=asked),
         parameters=signature.parameters,
         args=signature.args,
         kwargs=signature.kwargs,
-        named=f"({', '.join(signature.names)},)",
-        argument=argument,
+        named=f"({named},)",
+        argument=signature.names[position] if position else "",
     )
     namespace: dict[str, Any] = {
         "__name__": __name__,

@@ -63,7 +63,10 @@ class TestPacking:
 def lines_of(values: list[Any]) -> list[str]:
     """Return the lines that are sent of `values`."""
     rated = emitter._merge(values)
-    return [*rated, *(series.line % value for series, value in zip(*[iter(values)] * 2))]
+    return [
+        *rated,
+        *(series.line % value for series, value in zip(*[iter(values)] * 2, strict=True)),
+    ]
 
 
 class TestSamples:

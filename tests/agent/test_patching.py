@@ -16,8 +16,17 @@ from typing import Any
 
 import pytest
 
-from introspect.agent import guard, patching, wrappers
-from introspect.agent.patching import amended, noticed, rewriting, rewriting_argument, timed
+from introspect.agent import guard, patching, work, wrappers
+from introspect.agent.metrics import Metric
+from introspect.agent.patching import (
+    amended,
+    measured,
+    noticed,
+    rewriting,
+    rewriting_argument,
+    timed,
+)
+from introspect.agent.work import Work
 from introspect.agent.wrappers import PASS
 
 NUMBERS = itertools.count()
@@ -349,6 +358,159 @@ class TestCalls:
         patching.apply([amended(f"{module.__name__}:function", lambda _a, _k, result: result[0])])
 
         assert module.function(1) == 1
+
+
+class TestMeasured:
+    """Calls that are samples of the current unit."""
+
+    @pytest.fixture
+    def unit(self) -> Work:
+        """A current unit of work."""
+        unit = Work()
+        work.current.set(unit)
+        return unit
+
+    @pytest.fixture
+    def series(self, declare: Callable[..., Metric]) -> Any:
+        """What calls count as, by the first argument."""
+        return declare("call", "timer", "argument").series
+
+    def samples(self, unit: Work) -> list[tuple[Any, ...]]:
+        """Return the tags, times and details of all samples of `unit`."""
+        return [
+            (timer.values[0], ended - started, detail)
+            for timer, started, ended, detail in zip(*[iter(unit._held)] * 4, strict=True)
+        ]
+
+    def test_a_sample_for_each_call(self, module: ModuleType, unit: Work, series: Any) -> None:
+        """Each call is one sample of the series that its arguments, defaults included, make."""
+        target = f"{module.__name__}:function"
+        patching.apply([measured(target, lambda a, b: series[(f"{a}-{b}",)])])
+
+        assert module.function(1, c=4) == (1, 2, (), 4, {})
+        assert module.function(1, 5, 6, c=7, d=8) == (1, 5, (6,), 7, {"d": 8})
+        assert [sample[0] for sample in self.samples(unit)] == ["1-2", "1-5"]
+        assert all(0 <= seconds < 1 for _, seconds, _ in self.samples(unit))
+
+    @pytest.mark.parametrize("target", ["failing", "failing_coroutine"])
+    def test_a_call_that_fails(
+        self,
+        module: ModuleType,
+        unit: Work,
+        series: Any,
+        declare: Callable[..., Metric],
+        target: str,
+    ) -> None:
+        """It is a sample, too, and counted as what its exception says; the exception is theirs."""
+        failures = declare("failure", "counter", "class").series
+        patching.apply(
+            [
+                measured(
+                    f"{module.__name__}:{target}",
+                    lambda *_: series[("failing",)],
+                    failure_of=lambda error, *_: failures[(type(error).__name__,)],
+                )
+            ]
+        )
+        with pytest.raises(KeyError, match="theirs"):
+            asyncio.run(as_coroutine(getattr(module, target)))
+
+        assert [sample[0] for sample in self.samples(unit)] == ["failing"]
+        assert unit._ready == [failures[("KeyError",)], 1]
+
+    def test_details_are_for_lines(self, module: ModuleType, unit: Work, series: Any) -> None:
+        """What a line would tell of a call is asked for where there are lines, and only there."""
+        patch = measured(
+            f"{module.__name__}:function",
+            lambda a, b: series[(str(a),)],
+            detail_of=lambda error, a, b: (error, a, b),
+        )
+        patching.apply([patch])
+        module.function(1)
+        patching.undo_all()
+        work.configure(lambda *_: None)
+        patching.apply([patch])
+        module.function(2)
+
+        assert [sample[2] for sample in self.samples(unit)] == [None, (None, 2, 2)]
+
+    def test_an_argument_is_rewritten(self, module: ModuleType, unit: Work, series: Any) -> None:
+        """The argument goes on as what was returned for it; without a series there is no sample."""
+
+        def ahead(a: Any, b: Any) -> Any:
+            return b * 10, series[(str(b),)] if b != 3 else None
+
+        patching.apply([measured(f"{module.__name__}:function", ahead, rewrites=1)])
+
+        assert module.function(1, 4, 5, d=6) == (1, 40, (5,), 3, {"d": 6})
+        assert module.function(1, b=3) == (1, 30, (), 3, {})
+        assert [sample[0] for sample in self.samples(unit)] == ["4"]
+
+    def test_a_name_inside_another(self, module: ModuleType, unit: Work, series: Any) -> None:
+        """The argument that is rewritten is that one, also where an earlier one's name ends alike."""
+
+        def named(my_sql: str, sql: str, *rest: str) -> tuple[str, ...]:
+            return my_sql, sql, *rest
+
+        module.named = named
+        patching.apply(
+            [
+                measured(
+                    f"{module.__name__}:named",
+                    lambda _mine, sql: (f"-- {sql}", series[(sql,)]),
+                    rewrites=1,
+                )
+            ]
+        )
+
+        assert module.named("a", "b", "c") == ("a", "-- b", "c")
+
+    def test_a_function_of_any_arguments(self, module: ModuleType, unit: Work, series: Any) -> None:
+        """Where somebody else's wrapper has hidden the parameters, all is as it would be."""
+        original = module.function
+
+        @functools.wraps(original)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            return original(*args, **kwargs)
+
+        def ahead(a: Any, b: Any = 2, **_others: Any) -> Any:
+            return b * 10, series[(str(b),)]
+
+        module.function = wrapped
+        patching.apply([measured(f"{module.__name__}:function", ahead, rewrites=1)])
+
+        assert module.function(1, 4, c=5) == (1, 40, (), 5, {})
+        assert module.function(1, b=4) == (1, 4, (), 3, {})
+        assert [sample[0] for sample in self.samples(unit)] == ["4", "4"]
+
+    @pytest.mark.parametrize("rewrites", [0, 1])
+    def test_an_observer_that_fails(
+        self, module: ModuleType, unit: Work, capsys: pytest.CaptureFixture[str], rewrites: int
+    ) -> None:
+        """The call goes on with its own arguments, and the sample alone is lost."""
+
+        def faulty(*_args: Any) -> Any:
+            raise RuntimeError("of ours")
+
+        patching.apply([measured(f"{module.__name__}:function", faulty, rewrites=rewrites)])
+
+        assert module.function(1, c=4) == (1, 2, (), 4, {})
+        assert self.samples(unit) == []
+        assert "failed with RuntimeError: of ours" in capsys.readouterr().err
+
+    def test_more_than_a_unit_holds(self, module: ModuleType, unit: Work, series: Any) -> None:
+        """A unit of very many calls sends as it goes."""
+        patching.apply([measured(f"{module.__name__}:function", lambda a, b: series[(str(a),)])])
+        for _ in range(3 * work.SAMPLES_HELD):
+            module.function(1)
+
+        assert len(unit._held) <= work.ITEMS_HELD + work.SAMPLE_ITEMS
+
+
+async def as_coroutine(function: Callable[[], Any]) -> Any:
+    """Call a function, or await a coroutine function."""
+    result = function()
+    return await result if inspect.isawaitable(result) else result
 
 
 class TestCoroutines:

@@ -23,8 +23,8 @@ from urllib3.connectionpool import HTTPConnectionPool
 PATCHED = (
     (BaseHandler, "get_response"),
     (exception, "response_for_exception"),
-    (CursorWrapper, "execute"),
-    (CursorWrapper, "executemany"),
+    (CursorWrapper, "_execute"),
+    (CursorWrapper, "_executemany"),
     (CursorWrapper, "callproc"),
     (BaseDatabaseWrapper, "connect"),
     (BaseDatabaseWrapper, "commit"),

@@ -61,6 +61,7 @@ def _leave_out_ids() -> None:
 
     nobodys = correlation.Inbound(correlation.NONE)
     correlation.Policy.accept = lambda *_: nobodys  # type: ignore[method-assign]
+    correlation.new_id = lambda: correlation.NONE
     django_request._answer_with_id = lambda *_: None
     outgoing.add_headers = lambda *_: None
 
