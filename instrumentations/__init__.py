@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 
 def names() -> list[str]:
-    """Every instrumentation's name, sorted."""
-    return sorted(found.name for found in pkgutil.iter_modules(__path__))
+    """Every instrumentation's name, sorted; a file whose name begins with ``_`` is none."""
+    return sorted(
+        found.name for found in pkgutil.iter_modules(__path__) if not found.name.startswith("_")
+    )
 
 
 def load(name: str) -> ModuleType:

@@ -27,6 +27,7 @@ from django import VERSION
 
 from introspect.agent import work
 from introspect.instrumentations import django_request
+from introspect.instrumentations._django_views import callable_name
 from tests.instrumentations import request_middleware as middleware
 from tests.instrumentations.conftest import Agent
 from tests.instrumentations.handlers import (
@@ -1454,4 +1455,4 @@ def _ignore(status: str, headers: list[tuple[str, str]]) -> None:
 )
 def test_any_object_has_a_name(view: Any) -> None:
     """Whatever a URL pattern holds, naming it does not fail."""
-    assert isinstance(django_request.callable_name(view, "GET"), str)
+    assert isinstance(callable_name(view, "GET"), str)
