@@ -10,7 +10,9 @@ A round starts one fresh process per variant. The processes serve the pages of `
 in short blocks and by turns, in an order drawn anew for each block, so that whatever else the
 machine does falls on all alike. What a variant costs is the median over a round's blocks of the
 difference to the process without an agent in the same block, and then the median over the rounds.
-The first blocks of a process are thrown away. Two processes that do the same differ, though, by
+The first blocks of a process are thrown away. Since a neighbour on the machine makes some requests
+dearer and none cheaper, a second table has the tenth percentiles of single requests: what is
+undisturbed. Two processes that do the same differ, though, by
 where their memory happens to lie: with `--within`, a variant's neighbour is its own process with
 the agent's patches taken out. Output is Markdown, or with --json everything
 measured. Variants and pages stand in `overhead_plan.py`.
@@ -120,7 +122,7 @@ class Worker:
         _pin(self._process, 0)
         self.startup_cpu_ms = self._answer()["startup_cpu_ms"]
 
-    def serve(self, page: str, requests: int) -> dict[str, float]:
+    def serve(self, page: str, requests: int) -> dict[str, Any]:
         """Serve *page* so many times and return what one request took."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{page} {requests}\n")
@@ -221,9 +223,9 @@ class Bench:
                 for page in PAGES:
                     worker.serve(page, requests)
             served = [worker.serve("empty", requests * 10) for worker in workers]
-        return {key: statistics.mean(one[key] for one in served) for key in served[0]}
+        return {key: statistics.mean(one[key] for one in served) for key in ("cpu_us", "rss_kib")}
 
-    def _block(self, worker: Worker, page: str, requests: int) -> dict[str, float]:
+    def _block(self, worker: Worker, page: str, requests: int) -> dict[str, Any]:
         repeats = max(1, requests * PAGES[page].share // 100)
         before = self._datagrams()
         measured = worker.serve(page, repeats)

@@ -49,11 +49,31 @@ def level_of_base(found: Round, name: str, page: str, what: str) -> float:
     return statistics.median(block[what] for block in _base(found, name)[page])
 
 
+def quiet_extra_of_page(found: Round, name: str, page: str) -> float:
+    """Return what the variant *name* takes more per request while nothing disturbs.
+
+    That is the difference of the tenth percentiles of all single requests of a round: what shares
+    the machine makes some requests dearer, and none cheaper.
+    """
+    return _quiet(found[name]["pages"][page]) - _quiet(_base(found, name)[page])
+
+
+def _quiet(blocks: list[dict[str, Any]]) -> float:
+    each = [microseconds for block in blocks for microseconds in block["cpu_us_each"]]
+    return statistics.quantiles(each, n=10, method="inclusive")[0] if len(each) > 1 else each[0]
+
+
 def cost_of_operation(found: Round, name: str, page: str) -> float:
     """Return CPU microseconds per operation: less those that the empty page takes more too."""
     extra = extra_of_page(found, name, page, "cpu_us") - extra_of_page(
         found, name, "empty", "cpu_us"
     )
+    return extra / PAGES[page].operations
+
+
+def quiet_cost_of_operation(found: Round, name: str, page: str) -> float:
+    """Return the same while nothing disturbs."""
+    extra = quiet_extra_of_page(found, name, page) - quiet_extra_of_page(found, name, "empty")
     return extra / PAGES[page].operations
 
 
@@ -66,6 +86,8 @@ def report(result: dict[str, Any]) -> str:
         f"Medians of {len(rounds)} rounds, as differences to no agent, with 95 % intervals.",
         _section("CPU per request, all threads, µs", _page_rows(rounds, names, "cpu_us"), names),
         _section("CPU per operation, µs", _operation_rows(rounds, names), names),
+        _section("Undisturbed CPU per request, µs", _quiet_page_rows(rounds, names), names),
+        _section("Undisturbed CPU per operation, µs", _quiet_operation_rows(rounds, names), names),
         _section("Wall time per request, µs", _page_rows(rounds, names, "wall_us"), names),
     ]
     if BASE in rounds[0]:
@@ -91,24 +113,47 @@ def _page_rows(rounds: list[Round], names: list[str], what: str) -> list[list[st
     return rows
 
 
+def _quiet_page_rows(rounds: list[Round], names: list[str]) -> list[list[str]]:
+    rows = []
+    for page, (title, *_) in PAGES.items():
+        level = statistics.median(_quiet(_base(found, names[0])[page]) for found in rounds)
+        row = [title, f"{level:.0f}"]
+        for name in names:
+            extra = figure([quiet_extra_of_page(found, name, page) for found in rounds])
+            row.append(f"{extra} ({extra.value / level:+.1%})")
+        rows.append(row)
+    return rows
+
+
 def _operation_rows(rounds: list[Round], names: list[str]) -> list[list[str]]:
-    rows = [
-        [
-            "request",
-            "",
-            *(
-                str(figure([extra_of_page(found, name, "empty", "cpu_us") for found in rounds]))
-                for name in names
-            ),
-        ]
-    ]
+    def request(found: Round, name: str) -> float:
+        return extra_of_page(found, name, "empty", "cpu_us")
+
+    return _rows_of_operations(rounds, names, request, cost_of_operation)
+
+
+def _quiet_operation_rows(rounds: list[Round], names: list[str]) -> list[list[str]]:
+    def request(found: Round, name: str) -> float:
+        return quiet_extra_of_page(found, name, "empty")
+
+    return _rows_of_operations(rounds, names, request, quiet_cost_of_operation)
+
+
+def _rows_of_operations(
+    rounds: list[Round],
+    names: list[str],
+    request: Callable[[Round, str], float],
+    cost: Callable[[Round, str, str], float],
+) -> list[list[str]]:
+    extras = [str(figure([request(found, name) for found in rounds])) for name in names]
+    rows = [["request", "", *extras]]
     for page, (_, _, operation, _) in PAGES.items():
         if not operation:
             continue
         row = [operation, ""]
         for name in names:
-            cost = figure([cost_of_operation(found, name, page) for found in rounds])
-            row.append(f"{cost.value:+.2f} ± {cost.plus_minus:.2f}")
+            found_cost = figure([cost(found, name, page) for found in rounds])
+            row.append(f"{found_cost.value:+.2f} ± {found_cost.plus_minus:.2f}")
         rows.append(row)
     return rows
 

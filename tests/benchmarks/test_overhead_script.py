@@ -35,7 +35,13 @@ def test_the_report_has_a_row_for_each_operation() -> None:
     )
 
     assert "| none | floor | introspect |" in done.stdout
-    for title in ("CPU per request, all threads", "CPU per operation", "Wall time per request"):
+    for title in (
+        "CPU per request, all threads",
+        "CPU per operation",
+        "Undisturbed CPU per request",
+        "Undisturbed CPU per operation",
+        "Wall time per request",
+    ):
         assert f"| {title}, µs |" in done.stdout
     for operation in ("request", "query", "template", "outgoing call", "log record"):
         assert f"| {operation} |" in done.stdout
