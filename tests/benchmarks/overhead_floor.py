@@ -1,12 +1,15 @@
 """The least that measuring can cost: the functions that the agent patches, replaced by hand.
 
 Each replacement takes the clock twice and appends to a list that the next request empties; nothing
-is named, added up, guarded or sent.
+is named, added up, guarded or sent. With `OVERHEAD_FLOOR_STATSD`, each request also ends with one
+datagram, always the same: what even the least costs that sends what it measures.
 """
 
 from __future__ import annotations
 
 import functools
+import os
+import socket
 from http.client import HTTPConnection
 from time import perf_counter as clock
 from typing import Any
@@ -43,7 +46,9 @@ def install() -> None:
     """Replace the functions for the rest of this process."""
     for owner, name in PATCHED:
         setattr(owner, name, _timed(getattr(owner, name)))
-    WSGIHandler.__call__ = _emptied(_timed(WSGIHandler.__call__))  # type: ignore[method-assign]
+    handler = _emptied(_timed(WSGIHandler.__call__))
+    address = os.environ.get("OVERHEAD_FLOOR_STATSD")
+    WSGIHandler.__call__ = _sent(handler, address) if address else handler  # type: ignore[method-assign]
 
 
 def _timed(original: Any) -> Any:
@@ -65,3 +70,22 @@ def _emptied(original: Any) -> Any:
         return original(*args, **kwargs)
 
     return emptied
+
+
+# As long as that of a page with some calls.
+_DATAGRAM = b"\n".join([b"overhead_site.db.default.select:0.123|ms"] * 20)
+
+
+def _sent(original: Any, address: str) -> Any:
+    host, _, port = address.removeprefix("udp://").partition(":")
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.connect((host, int(port)))
+    number = sock.detach()
+
+    @functools.wraps(original)
+    def sent(*args: Any, **kwargs: Any) -> Any:
+        response = original(*args, **kwargs)
+        os.write(number, _DATAGRAM)
+        return response
+
+    return sent

@@ -15,6 +15,7 @@ LOG = {"INTROSPECT_LOG": "file://{folder}/{variant}.jsonl"}
 VARIANTS: dict[str, dict[str, str]] = {
     BASE: {},
     FLOOR: {"OVERHEAD_FLOOR": "1"},
+    "floor-sent": {"OVERHEAD_FLOOR": "1", "OVERHEAD_FLOOR_STATSD": "{statsd}"},
     "introspect": AGENT,
     "comments-off": {**AGENT, "INTROSPECT_SQL_COMMENT": "off"},
     # Nobody sleeps at the socket, whom the kernel would have to wake for each datagram.
