@@ -225,6 +225,59 @@ def test_what_the_server_gets(
     assert last(seen) == f"{expected} SELECT 1"
 
 
+@pytest.mark.parametrize("sql", ["SELECT 1", "  select 1"])
+def test_each_way_alone(start_agent: Start, server: Server, sql: Any) -> None:
+    """Statements have comments where timing them is disabled, and are timed where comments are."""
+    agent = start_agent(DISABLE="django_db")
+    enter()
+    with server.seen() as seen:
+        assert server.run(sql) == (1,)
+    assert last(seen).startswith(COMMENT)
+    assert agent.counts("db") == {}
+
+    start.stop()
+    start_agent(DISABLE="django_sql_comment")
+    unit = enter()
+    with server.seen() as seen:
+        assert server.run(sql) == (1,)
+    assert "/*" not in last(seen)
+    unit.send(0.0)
+    assert agent.counts("db.") == {"db.default.select": 1}
+
+
+def test_several_aliases(start_agent: Start, django: object) -> None:
+    """Each alias has what is set for it, whatever another one has had within the same unit."""
+    start_agent(SQL_COMMENT="default=path,id;replica=off")
+    enter()
+    for alias, expected in [
+        ("default", f"/* /2014/pycon/ {ID} */ SELECT 1"),
+        ("replica", "SELECT 1"),
+        ("another", f"{COMMENT} SELECT 1"),
+        ("default", f"/* /2014/pycon/ {ID} */ SELECT 1"),
+    ]:
+        made = SQLite("sqlite", wrapper("sqlite3", NAME=":memory:"))
+        made.connection.alias = alias
+        with made.seen() as seen:
+            assert made.run("SELECT 1") == (1,)
+        made.connection.close()
+
+        assert last(seen) == expected
+
+
+def test_nothing_behind_the_end_of_a_unit(start_agent: Start, django: object) -> None:
+    """What a thread runs when its request has ended says nothing of it."""
+    start_agent()
+    made = SQLite("sqlite", wrapper("sqlite3", NAME=":memory:"))
+    unit = enter()
+    with made.seen() as seen:
+        made.run("SELECT 1")
+        unit.finish()
+        made.run("SELECT 2")
+    made.connection.close()
+
+    assert seen[-2:] == [f"{COMMENT} SELECT 1", "SELECT 2"]
+
+
 def test_suffix(start_agent: Start, server: Server) -> None:
     """At the end of a statement the comment stands before its semicolon."""
     start_agent(SQL_COMMENT_POSITION="suffix")
