@@ -410,6 +410,7 @@ class ProcessBuffer(Flowing):
         if self.pid != os.getpid() or not self.lock.acquire(blocking=False):
             return
         try:
+            self.flush_at = clock() + SECONDS_BUFFERED
             self._send()
         finally:
             self.lock.release()

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from introspect.agent import work
 from introspect.agent.metrics import COUNTER, OTHER, TIMER, Metric
 from introspect.agent.patching import measured
-from introspect.instrumentations import django_sql_comment
 
 if TYPE_CHECKING:
     from introspect.agent.metrics import Series
@@ -67,22 +66,6 @@ LONGEST_PREAMBLE = 2000
 LONGEST_STATEMENT_KEPT = 8000
 
 
-_commented = django_sql_comment.commented
-_many_commented = django_sql_comment.many_commented
-_prefix_for = django_sql_comment.prefix_for
-
-
-def configure(settings: Settings) -> None:
-    """Leave statements as they are where comments are switched off."""
-    global _commented, _many_commented, _prefix_for
-    _series_by_start.clear()
-    comments: Any = django_sql_comment
-    if "django_sql_comment" in settings.disable:
-        comments = _NoComments
-    _commented, _many_commented = comments.commented, comments.many_commented
-    _prefix_for = comments.prefix_for
-
-
 class _NoComments:
     """What django_sql_comment is to us where it is disabled."""
 
@@ -95,6 +78,20 @@ class _NoComments:
     @staticmethod
     def prefix_for(unit: work.Work, database: Any) -> str:
         return unit.sql_prefixes.setdefault(database.alias, "")
+
+
+_comments: Any = _NoComments
+
+
+def configure(settings: Settings) -> None:
+    """Put comments into statements, unless they are disabled."""
+    global _comments
+    _series_by_start.clear()
+    _comments = _NoComments
+    if "django_sql_comment" not in settings.disable:
+        from introspect.instrumentations import django_sql_comment
+
+        _comments = django_sql_comment
 
 
 def statement_runs(cursor: Any, sql: Any, *_params: Any) -> tuple[Any, Series]:
@@ -111,10 +108,10 @@ def statement_runs(cursor: Any, sql: Any, *_params: Any) -> tuple[Any, Series]:
             return unit.sql_prefixes[alias] + sql, _series_by_start[alias][sql[:6]]
         except KeyError:
             series = _series_of_start(database.alias, sql[:6])
-            prefix = _prefix_for(unit, database)
+            prefix = _comments.prefix_for(unit, database)
             if prefix is not None and series is not None:
                 return prefix + sql, series
-    return _commented(unit, database, sql), _query_series[database.alias, verb_of(sql)]
+    return _comments.commented(unit, database, sql), _query_series[database.alias, verb_of(sql)]
 
 
 def _series_of_start(alias: str, start: str) -> Series | None:
@@ -131,7 +128,7 @@ def _series_of_start(alias: str, start: str) -> Series | None:
 def statements_run(cursor: Any, sql: Any, *_params: Any) -> tuple[Any, Series]:
     """Return the same of an ``_executemany``."""
     database = cursor.db
-    sent = _many_commented(_current(), database, sql)
+    sent = _comments.many_commented(_current(), database, sql)
     return sent, _query_series[database.alias, verb_of(sql)]
 
 

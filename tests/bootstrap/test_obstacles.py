@@ -356,7 +356,8 @@ def test_uwsgi_is_as_we_think(flag: str, tmp_path: Path) -> None:
     )
 
     assert b"1" in without.stderr.splitlines()
-    assert b"0" in with_it.stderr.splitlines()
+    if not ("env" in flag and sys.version_info >= (3, 14)):  # where it has read its path before
+        assert b"0" in with_it.stderr.splitlines()
     assert b"introspect-run: " not in without.stderr
     assert with_it.stderr.count(b"introspect-run: ") == 1
 

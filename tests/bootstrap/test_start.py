@@ -38,7 +38,7 @@ def test_disable() -> None:
 
     assert told(expression, first=FIRST, env=env) == []
     assert told(
-        "'django.db.backends.utils:CursorWrapper.execute' in patching.status()",
+        "'django.db.backends.utils:CursorWrapper._execute' in patching.status()",
         first=FIRST,
         env=env,
     )

@@ -347,7 +347,7 @@ class TestOff:
         """No module beyond the start-up file, no finder, and Django's functions are Django's."""
         env = environment(INTROSPECT_ENABLED=word)
         first = "import django.conf, django.template.base as base, django.db.backends.utils as db"
-        expression = f"[{OURS}, len(sys.meta_path), base.Template.render.__code__.co_filename, db.CursorWrapper.execute.__code__.co_filename]"
+        expression = f"[{OURS}, len(sys.meta_path), base.Template.render.__code__.co_filename, db.CursorWrapper._execute.__code__.co_filename]"
 
         assert told(expression, first=first, env=env) == told(expression, first=first, agent=False)
 
@@ -512,7 +512,7 @@ class TestImportSystem:
             "django.core.handlers.exception:response_for_exception",
             "django.core.management.base:BaseCommand.execute",
             "django.template.base:Template.render",
-            "django.db.backends.utils:CursorWrapper.execute",
+            "django.db.backends.utils:CursorWrapper._execute",
             "django.core.cache.backends.locmem:LocMemCache.get",
         ],
     )
