@@ -69,7 +69,7 @@ def send(values: list[Any]) -> None:
     # refuses; perf_counter does not step back.
     text = "\n".join(map(_line, values[::2])) % tuple(values[1::2])
     if rated:
-        text = "\n".join([text, *rated] if text else rated)
+        text = "\n".join([*rated, text] if text else rated)  # what is dropped is told last
     data = text.encode("ascii")
     if len(data) <= DATAGRAM_BYTES:  # as nearly always
         handed_over = transport.send(data) if data else False

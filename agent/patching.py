@@ -12,6 +12,7 @@ swallow its exception or change its result.
 from __future__ import annotations
 
 import functools
+import inspect
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -259,15 +260,17 @@ def _replace(patch: Patch, module: ModuleType) -> str:
     if patch.own and not own:
         return INHERITED
     original = owner.__dict__[name] if own else getattr(owner, name)
-    replacement = _replacement(patch, original)
+    replacement = _replacement(patch, owner, original)
     setattr(owner, name, replacement)
     _applied[patch] = _Applied(owner, name, original, own, replacement)
     return APPLIED
 
 
-def _replacement(patch: Patch, original: Any) -> Any:
+def _replacement(patch: Patch, owner: Any, original: Any) -> Any:
     if type(original) is FunctionType:
         return patch.wrap(original)
+    if isinstance(owner, type) and _is_wrapped_method(original):
+        return patch.wrap(_unbound(original))
     # Static and class methods, C functions, callable objects: wrapt keeps their binding right.
     # It costs a microsecond more a call, so plain functions do without.
     import wrapt
@@ -276,3 +279,23 @@ def _replacement(patch: Patch, original: Any) -> Any:
         return patch.wrap(wrapped)(*args, **kwargs)
 
     return wrapt.FunctionWrapper(original, call_wrapped)
+
+
+def _is_wrapped_method(original: Any) -> bool:
+    """Tell whether somebody else has put a descriptor (wrapt's, say) in a plain method's place."""
+    return (
+        not isinstance(original, (staticmethod, classmethod))
+        and hasattr(type(original), "__get__")
+        and type(inspect.unwrap(original)) is FunctionType
+    )
+
+
+def _unbound(original: Any) -> Function:
+    """Return a plain function that calls the method of its first argument that *original* is."""
+
+    @functools.wraps(original)
+    def method(*args: Any, **kwargs: Any) -> Any:
+        __traceback_hide__ = True
+        return original.__get__(args[0], type(args[0]))(*args[1:], **kwargs)
+
+    return method

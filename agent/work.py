@@ -127,6 +127,8 @@ class Work:
     sql_comments: Mapping[str, Any] = MappingProxyType({})
     """By alias, in the form of django_sql_comment."""
     last_comment = ""
+    # The latest samples added by a unit that goes on: area, start and seconds.
+    _added: list[tuple[str, float, float]] = []  # noqa: RUF012  replaced, never changed
     # For the canonical line.
     wall_started = cpu_started = 0.0
     thread = 0
@@ -227,11 +229,11 @@ class Work:
         """Tell whether a later statement's *parts* will say the same."""
         return True
 
-    def settle(self) -> None:
+    def settle(self, *, goes_on: bool = False) -> None:
         """Make the samples held ready to be sent, and add them to the totals.
 
         What an enclosing call took (a template, a new connection) holds what is inside of it, which
-        is then not added once more.
+        is then not added once more; of a unit that *goes_on* its sample may come with the next.
         """
         if not self._held:
             return
@@ -240,6 +242,7 @@ class Work:
         took = list(map(sub, ended, started))
         seconds, calls = self.seconds, self.calls
         inside_since: dict[str, float] = {}
+        added: list[tuple[str, float, float]] = []
         # Backwards: a sample stands behind those of the calls inside of it.
         for series, began, lasted in zip(
             reversed(timers), reversed(started), reversed(took), strict=True
@@ -253,12 +256,28 @@ class Work:
                 seconds[area] = seconds.get(area, 0.0) + lasted
                 if series.encloses:
                     inside_since[area] = began
+                if goes_on:
+                    added.append((area, began, lasted))
+        for area, since in inside_since.items() if self._added else ():
+            self._take_out(area, since)
+        if goes_on:
+            self._added = [*self._added, *reversed(added)][-SAMPLES_HELD:]
         if _on_end is not None:
             self._keep_events(list(map(Event, timers, started, ended, held[3::SAMPLE_ITEMS])))
         by_turns: list[Any] = timers + timers
         by_turns[::2] = timers
         by_turns[1::2] = [1000 * lasted for lasted in took]
         self._ready += by_turns
+
+    def _take_out(self, area: str, since: float) -> None:
+        """Take what is inside of a call that began at *since* out of what has been added before."""
+        kept = []
+        for added in self._added:
+            if added[0] == area and added[1] >= since:
+                self.seconds[area] -= added[2]
+            else:
+                kept.append(added)
+        self._added = kept
 
     def _keep_events(self, calls: list[Event]) -> None:
         queries = [call for call in calls if type(call[3]) is Query]
@@ -284,6 +303,7 @@ class Work:
         if not _overflowing.acquire(blocking=False):
             return
         try:
+            self.settle(goes_on=True)
             self._send()
         finally:
             _overflowing.release()
@@ -472,6 +492,7 @@ def _leave_parent() -> None:
     unit = current.get()
     if unit is not _process:
         unit.finish()  # it ends in the parent; here only its correlation ID lives on
+        unit.scope = None
 
 
 # One hook for ever, since it cannot be taken back. uWSGI by default runs none: it forks outside any

@@ -82,8 +82,8 @@ _AROUND = """\
     return _result
 """
 
-# The token of a context variable is good in the very context that it was set in, which this is: no
-# call is left by another way than it was entered.
+# The token of a context variable is good in the very context that it was set in, which this is, but
+# for a coroutine that is closed elsewhere: then there is nothing to put back.
 _OUTERMOST = """\
 {definition} timed_call({parameters}):
     __traceback_hide__ = True
@@ -95,15 +95,15 @@ _OUTERMOST = """\
         _result = {call}
     except BaseException as _error:
         _ended = _clock()
-        _leave(_token)
         try:
+            _leave(_token)
             _after(_started, _ended, {args}, {kwargs}, None, _error)
         except Exception:
             _swallow(_after)
         raise
     _ended = _clock()
-    _leave(_token)
     try:
+        _leave(_token)
         _after(_started, _ended, {args}, {kwargs}, _result, None)
     except Exception:
         _swallow(_after)

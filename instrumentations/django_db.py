@@ -70,14 +70,11 @@ class _NoComments:
     """What django_sql_comment is to us where it is disabled."""
 
     @staticmethod
-    def commented(_unit: work.Work, _database: Any, sql: Any) -> Any:
+    def commented(unit: work.Work, database: Any, sql: Any) -> Any:
+        unit.sql_prefixes[database.alias] = ""
         return sql
 
     many_commented = commented
-
-    @staticmethod
-    def prefix_for(unit: work.Work, database: Any) -> str:
-        return unit.sql_prefixes.setdefault(database.alias, "")
 
 
 _comments: Any = _NoComments
@@ -108,9 +105,8 @@ def statement_runs(cursor: Any, sql: Any, *_params: Any) -> tuple[Any, Series]:
             return unit.sql_prefixes[alias] + sql, _series_by_start[alias][sql[:6]]
         except KeyError:
             series = _series_of_start(database.alias, sql[:6])
-            prefix = _comments.prefix_for(unit, database)
-            if prefix is not None and series is not None:
-                return prefix + sql, series
+            if series is not None:
+                return _comments.commented(unit, database, sql), series
     return _comments.commented(unit, database, sql), _query_series[database.alias, verb_of(sql)]
 
 

@@ -177,11 +177,11 @@ class Request(work.Work):
             return
         self.settle()
         ready = self._ready
-        for area, seconds in self.seconds.items():
+        for area, seconds in list(self.seconds.items()):  # another thread may add one
             if area in TOTALS:
                 ready += (TOTALS[area].series[()], seconds * 1000)
-                if area == "db":
-                    ready += (QUERIES.series[()], self.calls[area])
+                if area == "db":  # connections and commits alone are no calls
+                    ready += (QUERIES.series[()], self.calls.get(area, 0))
         ready += (REQUEST.series[()], taken, VIEW.series[self.name, self.method], taken)
         if first_byte is not None:
             ready += (FIRST_BYTE.series[()], (first_byte - self.started) * 1000)
@@ -318,6 +318,8 @@ def _goes_on(previous: Any, scope: Any, task: int | None = None) -> bool:
     where a client sends its next request ahead of the answer, Uvicorn and Daphne start that one's
     task from within the first, whose context it inherits, once they have sent the first's answer.
     """
+    if previous.finished:
+        return False
     if previous.scope is scope:
         return True
     if previous.in_handler:

@@ -37,19 +37,19 @@ def configure(settings: Settings) -> None:
     _ways.cache_clear()
 
 
-def prefix_for(unit: work.Work, database: Any) -> str | None:
-    """Return what goes in front of every statement of *unit* to *database*, if that is so."""
-    if unit.finished or unit is work.process():
-        return unit.sql_prefixes.setdefault(database.alias, "")
-    comment_for(unit, database)
-    return unit.sql_prefixes.get(database.alias)
-
-
 def commented(unit: work.Work, database: Any, sql: Any) -> Any:
-    """Return a statement that *unit* runs with its comment."""
+    """Return a statement that *unit* runs with its comment.
+
+    What goes in front of the unit's next statements, if that stays the same, is left in its
+    ``sql_prefixes``.
+    """
+    # Taken before the look at `finished`: once the unit has ended, in whatever thread, they are the
+    # process's, whose statements have no comments.
+    prefixes = unit.sql_prefixes
     if unit.finished or unit is work.process():
+        prefixes[database.alias] = ""
         return sql
-    return _with_comment(sql, comment_for(unit, database))
+    return _with_comment(sql, comment_for(unit, database, prefixes))
 
 
 def many_commented(unit: work.Work, database: Any, sql: Any) -> Any:
@@ -60,10 +60,12 @@ def many_commented(unit: work.Work, database: Any, sql: Any) -> Any:
     """
     if database.vendor != "mysql" or type(sql) is not str:
         return commented(unit, database, sql)
-    verb, space, rest = sql.lstrip().partition(" ")
-    if unit.finished or unit is work.process() or not space:
+    verb, _space, rest = sql.lstrip().partition(" ")
+    prefixes = unit.sql_prefixes
+    # Behind a comment of the application's there is no place for ours: MySQL's do not nest.
+    if unit.finished or unit is work.process() or not (rest and verb.isalpha()):
         return sql
-    comment = comment_for(unit, database).text
+    comment = comment_for(unit, database, prefixes).text
     return f"{verb} {comment} {rest}" if comment else sql
 
 
@@ -127,7 +129,7 @@ class Placed:
         """What goes in front of a statement, where that is its place."""
 
 
-def comment_for(unit: work.Work, database: Any) -> Placed:
+def comment_for(unit: work.Work, database: Any, prefixes: dict[str, str]) -> Placed:
     """Return the comment for a statement of *unit*; kept by alias, unless it names the caller."""
     alias = database.alias
     found: Placed | None = unit.sql_comments.get(alias)
@@ -144,7 +146,7 @@ def comment_for(unit: work.Work, database: Any) -> Placed:
     if "caller" not in parts and unit.comments_are_final(parts):
         unit.sql_comments = {**unit.sql_comments, alias: placed}
         if not (is_behind and placed.text):
-            unit.sql_prefixes[alias] = placed.prefix
+            prefixes[alias] = placed.prefix
     else:
         unit.last_comment = placed.text
     return placed

@@ -178,6 +178,16 @@ class TestLosses:
         assert sum(drops) == 30
         assert lines.count("django.thing:1.000|ms") == 3
 
+    def test_drops_are_told_last(self, statsd: StatsdListener, declare: Declare) -> None:
+        """Of several datagrams the last one tells of drops: if it is lost, they have not been told."""
+        emitter.configure(statsd_address(statsd.address))
+        emitter._transport.drops = 7
+        emitter.send(rows(declare("thing"), 500))
+        statsd.wait_for_count("django.introspect.dropped", 7)
+
+        assert len(statsd.datagrams) > 1
+        assert b"introspect.dropped:7|c" in statsd.datagrams[-1]
+
     def test_off(self, declare: Declare, capsys: pytest.CaptureFixture[str]) -> None:
         """Switched off, nothing is formatted, counted or said."""
         emitter.configure(statsd_address("off"))

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import wrapt
 
 from introspect.agent import guard, patching, work, wrappers
 from introspect.agent.metrics import Metric
@@ -482,6 +483,33 @@ class TestMeasured:
         assert module.function(1, 4, c=5) == (1, 40, (), 5, {})
         assert module.function(1, b=4) == (1, 4, (), 3, {})
         assert [sample[0] for sample in self.samples(unit)] == ["4", "4"]
+
+    def test_a_method_that_wrapt_has_wrapped(
+        self, module: ModuleType, unit: Work, series: Any
+    ) -> None:
+        """Observers get the object first, as ever, and so does whoever has wrapped the method."""
+        seen: list[Any] = []
+
+        def theirs(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+            seen.append(instance)
+            return wrapped(*args, **kwargs)
+
+        wrapt.wrap_function_wrapper(module, "Thing.method", theirs)
+        patching.apply(
+            [
+                measured(
+                    f"{module.__name__}:Thing.method",
+                    lambda thing, a: (a * 10, series[(type(thing).__name__,)]),
+                    rewrites=1,
+                )
+            ]
+        )
+        child = module.Child()
+
+        assert child.method(4) == (child, 40)
+        assert module.Thing.method(child, 5) == (child, 50)
+        assert seen == [child, child]
+        assert [sample[0] for sample in self.samples(unit)] == ["Child", "Child"]
 
     @pytest.mark.parametrize("rewrites", [0, 1])
     def test_an_observer_that_fails(

@@ -108,6 +108,20 @@ class TestUnit:
         assert unit.total("area").seconds == 1.0 + 3.5 + 0.5
         assert unit.total("area").calls == 2
 
+    def test_what_encloses_what_has_been_sent(self, unit: Work, declare: Declare) -> None:
+        """Also where the calls inside of it have left already, with a unit that sends as it goes."""
+        outer = declare("area", area="area", encloses=True)
+        inner = declare("area.inner", area="area")
+        work.record(inner.of(), 1.0, 2.0)
+        work.record(inner.of(), 4.0, 4.5)
+        unit.overflow()
+        work.record(inner.of(), 5.0, 6.0)
+        unit.overflow()
+        work.record(outer.of(), 3.0, 7.0)
+        unit.settle()
+
+        assert unit.total("area").seconds == 1.0 + 4.0
+
     def test_finished_once(self, unit: Work) -> None:
         """Of several who see the end, one may report it."""
         assert [unit.finish(), unit.finish(), unit.finish()] == [True, False, False]

@@ -26,7 +26,8 @@ from asgiref.sync import iscoroutinefunction
 from django import VERSION
 
 from introspect.agent import work
-from introspect.instrumentations import django_request
+from introspect.agent.correlation import Inbound
+from introspect.instrumentations import django_db, django_request
 from introspect.instrumentations._django_views import callable_name
 from tests.instrumentations import request_middleware as middleware
 from tests.instrumentations.conftest import Agent
@@ -516,6 +517,38 @@ class TestEndOfARequest:
 
         assert agent.errors() == 1
         assert "failed with RuntimeError: broken" in capsys.readouterr().err
+
+    def test_a_connection_without_a_statement(
+        self, fetch: Callable[..., Answer], django: Callable[..., None], views: Any, agent: Agent
+    ) -> None:
+        """A commit alone, as with ATOMIC_REQUESTS, is time in the database, and no statement."""
+        from django.http import HttpResponse
+        from django.urls import path
+
+        def commits(_request: Any) -> HttpResponse:
+            work.record(django_db.COMMIT.of("default"), 1.0, 1.25)
+            return HttpResponse("done")
+
+        django(ROOT_URLCONF=urlconf(path("", commits)))
+
+        assert fetch("/").body == b"done"
+        assert agent.values("request.db") == [250.0]
+        assert agent.values("request.db_queries") == [0.0]
+
+    def test_a_request_of_a_forks_child(
+        self, django: Callable[..., None], views: Any, agent: Agent
+    ) -> None:
+        """In a child that was forked within a request, that one is over: the next counts as any other."""
+        from django.urls import path
+
+        django(ROOT_URLCONF=urlconf(path("", views.plain)))
+        parents = django_request.Request(Inbound("parents-request"))
+        parents.scope = environ()
+        work.current.set(parents)
+        work._leave_parent()
+        WsgiCall(environ()).result.close()
+
+        assert agent.counts("request") == {"request": 1, "request.first_byte": 1}
 
     def test_closed_twice_is_counted_once(
         self, django: Callable[..., None], views: Any, agent: Agent

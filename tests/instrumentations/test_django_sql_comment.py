@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from introspect.agent import work
+from introspect.agent import frames, work
 from introspect.agent.correlation import Inbound
 from introspect.bootstrap import start
 from introspect.instrumentations import django_sql_comment
@@ -343,6 +343,60 @@ def test_mariadbs_bulk_insert_stays_one_statement(start_agent: Start, maria: Mar
     assert maria.run("SELECT COUNT(*) FROM pair") == (2000,)
 
 
+def test_an_executemany_that_begins_with_a_comment(start_agent: Start, maria: MariaDB) -> None:
+    """MySQL's comments do not nest: what begins with one of the application's is left as it is."""
+    start_agent()
+    maria.run("CREATE TEMPORARY TABLE one (a int)")
+    enter()
+    with maria.connection.cursor() as cursor:
+        for sql in (
+            "/* nightly */ INSERT INTO one VALUES (%s)",
+            "INSERT/* a b */INTO one VALUES (%s)",
+        ):
+            cursor.executemany(sql, [(1,), (2,)])
+
+    assert maria.run("SELECT COUNT(*) FROM one") == (4,)
+
+
+def test_a_unit_that_ends_in_the_midst(start_agent: Start, django: object) -> None:
+    """Where a unit ends while another thread of it makes its comment, nobody else's statements have it."""
+
+    class Ending(Unit):
+        def comment_parts(self, parts: tuple[str, ...]) -> list[str]:
+            self.finish()
+            return super().comment_parts(parts)
+
+    start_agent()
+    made = SQLite("sqlite", wrapper("sqlite3", NAME=":memory:"))
+    work.current.set(Ending("/orders/17"))
+    with made.seen() as seen:
+        made.run("SELECT 1")
+        work.leave()
+        made.run("SELECT 2")
+    made.connection.close()
+
+    assert seen[-1] == "SELECT 2"
+
+
+def test_a_comment_is_made_once_for_a_statement(
+    start_agent: Start, django: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stack is walked once for each statement that says its caller."""
+    calls: list[int] = []
+    monkeypatch.setattr(frames, "caller", lambda: calls.append(1) or "here:1")
+    start_agent(SQL_COMMENT="caller")
+    made = SQLite("sqlite", wrapper("sqlite3", NAME=":memory:"))
+    enter()
+    calls.clear()
+    with made.seen() as seen:
+        for _ in range(3):
+            made.run("SELECT 1")
+    made.connection.close()
+
+    assert len(calls) == 3
+    assert last(seen) == "/* here:1 */ SELECT 1"
+
+
 def test_bulk_create(start_agent: Start, server: Server) -> None:
     """A statement of many rows, as `bulk_create` makes them, carries the comment."""
     start_agent()
@@ -567,7 +621,7 @@ def test_databases_that_keep_plans_by_text(start_agent: Start, vendor: str) -> N
     """On Oracle and SQL Server only the parts of few values are sent, on Oracle before the statement in any case."""
     start_agent(SQL_COMMENT="path,id,route,caller", SQL_COMMENT_POSITION="suffix")
 
-    placed = django_sql_comment.comment_for(enter(), OtherDatabase(vendor))
+    placed = django_sql_comment.comment_for(enter(), OtherDatabase(vendor), {})
 
     assert re.fullmatch(
         r"/\* books/_int:pk_/ (\S+/)?test_django_sql_comment\.py:\d+ \*/", placed.text
@@ -575,7 +629,7 @@ def test_databases_that_keep_plans_by_text(start_agent: Start, vendor: str) -> N
     assert placed.is_suffix == (vendor != "oracle")
     start.stop()
     start_agent(SQL_COMMENT="path,id")
-    assert django_sql_comment.comment_for(enter(), OtherDatabase(vendor)).text == ""
+    assert django_sql_comment.comment_for(enter(), OtherDatabase(vendor), {}).text == ""
 
 
 def test_by_alias(start_agent: Start, postgresql: Database, django: object) -> None:
