@@ -4,9 +4,9 @@ Measurements are appended to the current unit and leave in one go when it ends. 
 outside any unit goes to the process's own buffer, which is sent when it is full, when it is a
 second old at the next event, and at exit.
 
-Here, and in ``wrappers``, what runs for each request, statement or template is written for few
-steps: between the application's own code it runs cold, where each step of Python's costs three or
-four times what it costs in a loop.
+Here, and in ``wrappers``, what runs for each request, statement or template touches little code and
+data: between the application's own it runs cold, and takes two to three times what it does in a
+loop.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Time every SQL statement, connection, commit and rollback that goes through Django.
 
 Django's own ``CursorWrapper`` is patched, on the class: that covers every alias, thread and
-database, ``CursorDebugWrapper`` and ``execute_wrappers`` included, and leaves the driver's cursor
-the object it was. Drivers check its C type (psycopg2's ``quote_ident``, for one).
+database, debug cursors too, and leaves the driver's cursor the object it was. Drivers check its C
+type (psycopg2's ``quote_ident``, for one). The time is the driver's: ``execute_wrappers`` and the
+debug layer are further out.
 """
 
 from __future__ import annotations
