@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from introspect.agent import logs, metrics, sql
 from introspect.agent.logs import quoted
-from introspect.agent.work import Call, Event, Query, Work, milliseconds
+from introspect.agent.work import SAMPLE_ITEMS, Call, Query, TimedQuery, Work, milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -41,7 +41,7 @@ class Writer:
         events: list[str] = []
         if self._tells_events(work, seconds):
             events = _latest_events(work)
-            dropped = work.events_dropped + len(work.events) - len(events)
+            dropped = work.events_dropped + len(work.events) // SAMPLE_ITEMS - len(events)
             if dropped:
                 fields["events_dropped"] = dropped
         line = _line_by_template(work, message, fields, events)
@@ -135,17 +135,17 @@ def _own_fields(work: Work, seconds: float) -> logs.Line:
 def _totals(work: Work) -> dict[str, Any]:
     if not (work.seconds or work.calls):
         return _NO_CALLS
-    db, http = work.total("db"), work.total("http")
+    seconds, calls = work.seconds.get, work.calls.get
     return {
-        "db_ms": milliseconds(db.seconds),
-        "db_queries": db.calls,
+        "db_ms": milliseconds(seconds("db", 0.0)),
+        "db_queries": calls("db", 0),
         "db_duplicates": sum(work.statements.values()) - len(work.statements),
-        "template_ms": milliseconds(work.total("template").seconds),
-        "http_ms": milliseconds(http.seconds),
-        "http_calls": http.calls,
-        "cache_ms": milliseconds(work.total("cache").seconds),
-        "cache_hits": work.total("cache.hit").calls,
-        "cache_misses": work.total("cache.miss").calls,
+        "template_ms": milliseconds(seconds("template", 0.0)),
+        "http_ms": milliseconds(seconds("http", 0.0)),
+        "http_calls": calls("http", 0),
+        "cache_ms": milliseconds(seconds("cache", 0.0)),
+        "cache_hits": calls("cache.hit", 0),
+        "cache_misses": calls("cache.miss", 0),
     }
 
 
@@ -162,11 +162,11 @@ _NO_CALLS: Final = {
 }
 
 
-def _query_fields(event: Event) -> dict[str, Any]:
-    series, started, ended, query = event
+def _query_fields(timed: TimedQuery) -> dict[str, Any]:
+    query = timed.query
     return {
-        "ms": milliseconds(ended - started),
-        "name": ".".join(series.values),
+        "ms": milliseconds(timed.seconds),
+        "name": ".".join(timed.series.values),
         "statement": sql.normalise(query.sql, mysql=query.mysql).statement,
     }
 
@@ -177,8 +177,20 @@ def _query_fields(event: Event) -> dict[str, Any]:
 
 def _latest_events(work: Work) -> list[str]:
     """Return as many events as fit in a line, each of them whole, as JSON objects."""
-    started = work.started
-    events = [_told_event(event, started) for event in work.events[-EVENTS_SHOWN:]]
+    begin = work.started
+    latest = work.events[-EVENTS_SHOWN * SAMPLE_ITEMS :]
+    events = [
+        '{"offset_ms":%.3f,%s,"ms":%.3f%s}'  # noqa: UP031  half the steps of an f-string
+        % (
+            1000 * (started - begin),
+            _name(series),
+            1000 * (ended - started),
+            "" if detail is None else _told(detail),
+        )
+        for series, started, ended, detail in zip(
+            *(latest[item::SAMPLE_ITEMS] for item in range(SAMPLE_ITEMS)), strict=True
+        )
+    ]
     if sum(map(len, events)) * 4 <= EVENTS_BYTES:  # whatever characters they are made of
         return events
     room = EVENTS_BYTES
@@ -189,30 +201,19 @@ def _latest_events(work: Work) -> list[str]:
     return events
 
 
-def _told_event(event: Event, unit_started: float) -> str:
-    series, started, ended, detail = event
-    told = (
-        "" if detail is None else _statement(detail) if type(detail) is Query else _answer(detail)
-    )
-    return '{"offset_ms":%.3f,%s,"ms":%.3f%s}' % (  # noqa: UP031  half the steps of an f-string
-        (started - unit_started) * 1000,
-        _name(series),
-        (ended - started) * 1000,
-        told,
-    )
-
-
 @functools.lru_cache(maxsize=1000)
 def _name(series: Series) -> str:
-    kind = series.area or series.metric.name.partition(".")[0]
+    kind = series.metric.area or series.metric.name.partition(".")[0]
     name = ".".join(series.values) or series.metric.name
     if series.metric.name != kind:
         name = f"{series.metric.name.partition('.')[2]}.{name}"
     return f'"kind":{quoted(kind)},"name":{quoted(name)}'
 
 
-def _statement(query: Query) -> str:
-    text, mysql, error = query
+def _told(detail: Query | Call) -> str:
+    if isinstance(detail, Call):
+        return _answer(detail)
+    text, mysql, error = detail
     told = _normalised(text, mysql)
     return f'{told},"error":{quoted(error)}' if error else told
 

@@ -16,6 +16,8 @@ import os
 import time
 from contextvars import ContextVar
 from itertools import count as counting_from
+from itertools import groupby
+from math import inf
 from operator import attrgetter, sub
 from time import perf_counter as clock
 from types import MappingProxyType
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from introspect.agent.correlation import Inbound, Traceparent
-    from introspect.agent.metrics import Series
+    from introspect.agent.metrics import Metric, Series
 
 # A unit that measures more than this (a command in a loop) sends as it goes.
 SAMPLES_HELD = 1000
@@ -63,30 +65,17 @@ class Call(NamedTuple):
     error: str | None
 
 
-class Event(NamedTuple):
-    """One timed call, as the canonical line tells it; times are seconds of ``perf_counter``."""
+class TimedQuery(NamedTuple):
+    """An SQL statement with what it counts as and how long it took."""
 
     series: Series
-    started: float
-    ended: float
-    detail: Any
-
-    @property
-    def seconds(self) -> float:
-        """How long it took."""
-        return self.ended - self.started
+    seconds: float
+    query: Query
 
 
 def milliseconds(seconds: float) -> float:
     """Return milliseconds with three decimals."""
     return round(seconds * 1000, 3)
-
-
-class Total(NamedTuple):
-    """What the calls of one area took together within a unit."""
-
-    calls: int
-    seconds: float
 
 
 class Extendable(Protocol):
@@ -135,7 +124,7 @@ class Work:
     failed = False
     exception: dict[str, str] | None = None
     events_dropped = 0
-    slowest_query: Event | None = None
+    slowest_query: TimedQuery | None = None
 
     def __init__(self, inbound: Inbound | None = None, name: str = "") -> None:
         self.started = clock()
@@ -155,9 +144,9 @@ class Work:
         """Series and increment by turns; the timings that are ready to be sent join them."""
         self.sql_prefixes: dict[str, str] = {}
         """By alias, what goes in front of each statement, where that stays the same."""
-        self.seconds: dict[str | None, float] = {}
+        self.seconds: dict[str, float] = {}
         """By area, what its calls took together as far as ``settle`` has added it up."""
-        self.calls: dict[str | None, int] = {}
+        self.calls: dict[str, int] = {}
         """By area, the number of its calls; also of what is counted and not timed."""
         if _on_end is not None:
             self._note_beginning()
@@ -166,8 +155,10 @@ class Work:
         self.wall_started = time.time()
         self.thread = _thread.get_ident()
         self.cpu_started = time.thread_time()
-        self.events: list[Event] = []
-        self.statements: dict[Any, int] = {}
+        self.events: list[Any] = []
+        """The latest samples, as in ``samples``."""
+        self.statements: dict[str, int] = {}
+        """How often each ran, by its text."""
 
     @property
     def span_id(self) -> str:
@@ -209,10 +200,6 @@ class Work:
         """Add a reading in the unit that its metric has: milliseconds, if it is a time."""
         self._ready.extend((series, number))
 
-    def total(self, area: str) -> Total:
-        """Return the total of *area* so far as ``settle`` has added it up."""
-        return Total(self.calls.get(area, 0), self.seconds.get(area, 0.0))
-
     def tally(self, area: str, number: int = 1) -> None:
         """Add *number* to the calls of *area*, for what is counted and not timed."""
         self.calls[area] = self.calls.get(area, 0) + number
@@ -240,34 +227,43 @@ class Work:
         held = _taken(self._held)
         timers, started, ended = held[::SAMPLE_ITEMS], held[1::SAMPLE_ITEMS], held[2::SAMPLE_ITEMS]
         took = list(map(sub, ended, started))
-        seconds, calls = self.seconds, self.calls
-        inside_since: dict[str, float] = {}
-        added: list[tuple[str, float, float]] = []
-        # Backwards: a sample stands behind those of the calls inside of it.
-        for series, began, lasted in zip(
-            reversed(timers), reversed(started), reversed(took), strict=True
-        ):
-            area = series.area
-            if area is None:
-                continue
-            if series.is_call:
-                calls[area] = calls.get(area, 0) + 1
-            if area not in inside_since or began < inside_since[area]:
-                seconds[area] = seconds.get(area, 0.0) + lasted
-                if series.encloses:
-                    inside_since[area] = began
-                if goes_on:
-                    added.append((area, began, lasted))
-        for area, since in inside_since.items() if self._added else ():
-            self._take_out(area, since)
-        if goes_on:
-            self._added = [*self._added, *reversed(added)][-SAMPLES_HELD:]
+        self._add_up(timers, started, took, goes_on=goes_on)
         if _on_end is not None:
-            self._keep_events(list(map(Event, timers, started, ended, held[3::SAMPLE_ITEMS])))
+            self._keep_events(held, took)
         by_turns: list[Any] = timers + timers
         by_turns[::2] = timers
         by_turns[1::2] = [1000 * lasted for lasted in took]
         self._ready += by_turns
+
+    def _add_up(
+        self, timers: list[Series], started: list[float], took: list[float], *, goes_on: bool
+    ) -> None:
+        inside_since: dict[str, float] = {}
+        added: list[tuple[str, float, float]] = []
+        # By runs of one metric, such as the statements of a loop: what is done for each sample is
+        # the dearest part of a unit's end. Backwards: a sample stands behind those inside of it.
+        runs = [(metric, len(list(run))) for metric, run in groupby(map(_metric_of, timers))]
+        end = len(timers)
+        for metric, number in reversed(runs):
+            run = slice(end - number, end)
+            end -= number
+            area = metric.area
+            if area is None:
+                continue
+            if metric.is_call:
+                self.calls[area] = self.calls.get(area, 0) + number
+            if goes_on or metric.encloses or area in inside_since:
+                outermost = _outermost(metric, started[run], took[run], inside_since)
+                seconds = sum(lasted for _began, lasted in outermost)
+                if goes_on:
+                    added.extend((area, began, lasted) for began, lasted in outermost)
+            else:
+                seconds = sum(took[run])
+            self.seconds[area] = self.seconds.get(area, 0.0) + seconds
+        for area, since in inside_since.items() if self._added else ():
+            self._take_out(area, since)
+        if goes_on:
+            self._added = [*self._added, *reversed(added)][-SAMPLES_HELD:]
 
     def _take_out(self, area: str, since: float) -> None:
         """Take what is inside of a call that began at *since* out of what has been added before."""
@@ -279,23 +275,26 @@ class Work:
                 kept.append(added)
         self._added = kept
 
-    def _keep_events(self, calls: list[Event]) -> None:
-        queries = [call for call in calls if type(call[3]) is Query]
-        if queries:
-            slowest = max(queries, key=_seconds)
-            if self.slowest_query is None or slowest.seconds > self.slowest_query.seconds:
-                self.slowest_query = slowest
-            statements = self.statements
-            for query in queries:
-                text = query[3][0]
-                if text in statements:
-                    statements[text] += 1
-                elif len(statements) < STATEMENTS_KEPT:
-                    statements[text] = 1
-        self.events += calls
-        surplus = len(self.events) - EVENTS_KEPT
+    def _keep_events(self, held: list[Any], took: list[float]) -> None:
+        statements = self.statements
+        longest = self.slowest_query.seconds if self.slowest_query is not None else -1.0
+        for series, lasted, query in zip(
+            held[::SAMPLE_ITEMS], took, held[3::SAMPLE_ITEMS], strict=True
+        ):
+            if type(query) is not Query:
+                continue
+            text = query[0]
+            if text in statements:
+                statements[text] += 1
+            elif len(statements) < STATEMENTS_KEPT:
+                statements[text] = 1
+            if lasted > longest:
+                longest = lasted
+                self.slowest_query = TimedQuery(series, lasted, query)
+        self.events += held
+        surplus = len(self.events) - EVENTS_KEPT * SAMPLE_ITEMS
         if surplus > 0:
-            self.events_dropped += surplus
+            self.events_dropped += surplus // SAMPLE_ITEMS
             del self.events[:surplus]
 
     def overflow(self) -> None:
@@ -435,7 +434,7 @@ class ProcessBuffer(Flowing):
         finally:
             self.lock.release()
 
-    def _keep_events(self, calls: list[Event]) -> None:
+    def _keep_events(self, held: list[Any], took: list[float]) -> None:
         """Keep none: there is no line to tell them."""
 
     def start_afresh(self) -> None:
@@ -455,7 +454,25 @@ def _taken(held: list[Any]) -> list[Any]:
     return taken
 
 
-_seconds = attrgetter("seconds")
+def _outermost(
+    metric: Metric, started: list[float], took: list[float], inside_since: dict[str, float]
+) -> list[tuple[float, float]]:
+    """Return begin and seconds of those calls that are in no other of their area, latest first.
+
+    By area, *inside_since* says when what has been seen so far began that encloses others.
+    """
+    area = str(metric.area)
+    since = inside_since.get(area, inf)
+    found = []
+    for began, lasted in zip(reversed(started), reversed(took), strict=True):
+        if began < since:
+            found.append((began, lasted))
+            if metric.encloses:
+                since = inside_since[area] = began
+    return found
+
+
+_metric_of = attrgetter("metric")
 
 _NOBODYS = correlation.Inbound(correlation.NONE)
 

@@ -30,18 +30,27 @@ INLINE = "inline"
 
 _template_series = TEMPLATE.series
 
+# What is looked up as it is: text, and Django's SafeString, which names what `{% include %}` names,
+# once one has come.
+_kinds_of_text: set[type] = {str}
+
 
 def template_series(template: Any, *_context: Any) -> Series:
     """Return what a ``render`` counts as."""
     name = template.name
-    if type(name) is not str:
+    if type(name) not in _kinds_of_text:
         name = _text(name)
     return _template_series[(name or INLINE,)]
 
 
 def _text(name: object) -> str:
     # By type: a lazy object would be evaluated, and anything else is not ours to hash or print.
-    return str.__str__(name) if issubclass(type(name), str) else INLINE
+    kind = type(name)
+    if not issubclass(kind, str):
+        return INLINE
+    if kind.__module__ == "django.utils.safestring":
+        _kinds_of_text.add(kind)
+    return str.__str__(name)
 
 
 PATCHES = (

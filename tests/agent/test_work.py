@@ -8,8 +8,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 
 from introspect.agent import emitter, work
 from introspect.agent.metrics import COUNTER, TIMER, Metric
@@ -20,6 +24,15 @@ from tests.helpers.statsd import StatsdListener
 from tests.helpers.threads import run_at_once
 
 Declare = Callable[..., Metric]
+
+# Of calls made within calls: a name, and the calls that are made by that one.
+CALL_TREES: Any = st.recursive(
+    st.tuples(st.sampled_from(["query", "other"]), st.just([])),
+    lambda calls: st.tuples(
+        st.sampled_from(["connect", "template", "other"]), st.lists(calls, max_size=4)
+    ),
+    max_leaves=20,
+)
 
 
 @pytest.fixture
@@ -91,8 +104,8 @@ class TestUnit:
         work.record(declare("elsewhere").of(), 4.0, 9.0)
         unit.settle()
 
-        assert (unit.total("area").calls, unit.total("area").seconds) == (2, 1.0)
-        assert unit.total("nothing").calls == 0
+        assert (unit.calls["area"], unit.seconds["area"]) == (2, 1.0)
+        assert unit.calls.keys() == unit.seconds.keys() == {"area"}
 
     def test_what_encloses_others(self, unit: Work, declare: Declare) -> None:
         """An enclosing call's time holds that of the calls inside of it, and is added once."""
@@ -105,8 +118,8 @@ class TestUnit:
         work.record(inner.of(), 7.0, 7.5)
         unit.settle()
 
-        assert unit.total("area").seconds == 1.0 + 3.5 + 0.5
-        assert unit.total("area").calls == 2
+        assert unit.seconds["area"] == 1.0 + 3.5 + 0.5
+        assert unit.calls["area"] == 2
 
     def test_what_encloses_what_has_been_sent(self, unit: Work, declare: Declare) -> None:
         """Also where the calls inside of it have left already, with a unit that sends as it goes."""
@@ -120,7 +133,46 @@ class TestUnit:
         work.record(outer.of(), 3.0, 7.0)
         unit.settle()
 
-        assert unit.total("area").seconds == 1.0 + 4.0
+        assert unit.seconds["area"] == 1.0 + 4.0
+
+    def test_calls_within_calls(self, declare: Declare) -> None:
+        """However calls are nested, and whatever has left before, each second counts once."""
+        metrics = {
+            "query": declare("db", area="db"),
+            "connect": declare("db.connect", area="db", encloses=True),
+            "template": declare("template", area="template", encloses=True),
+            "other": declare("other"),
+        }
+
+        @examples(max_examples=300, deadline=None)
+        @given(st.lists(CALL_TREES, max_size=6), st.sets(st.integers(1, 30)))
+        def check(trees: Any, overflows: set[int]) -> None:
+            unit = Work()
+            work.current.set(unit)
+            expected = {"db": 0, "template": 0}
+            now = made = 0
+
+            def make(name: str, calls: Any, areas_around: frozenset[str]) -> None:
+                nonlocal now, made
+                metric = metrics[name]
+                began = now = now + 1
+                around = areas_around | {metric.area} if metric.encloses else areas_around
+                for call in calls:
+                    make(*call, around)
+                now += 1
+                work.record(metric.of(), float(began), float(now))
+                if metric.area and metric.area not in areas_around:
+                    expected[metric.area] += now - began
+                made += 1
+                if made in overflows:
+                    unit.overflow()
+
+            for tree in trees:
+                make(*tree, frozenset())
+            unit.settle()
+            assert {area: unit.seconds.get(area, 0) for area in expected} == expected
+
+        check()
 
     def test_finished_once(self, unit: Work) -> None:
         """Of several who see the end, one may report it."""
@@ -160,7 +212,7 @@ class TestUnit:
             "loop(20_000); tracemalloc.start(); loop(80_000)\n"
             "grown, peak = tracemalloc.get_traced_memory(); tracemalloc.stop(); loop(900_000)\n"
             "unit.settle(); unit.finish(); unit.send(work.clock())\n"
-            "print(grown, peak, unit.total('thing').calls)"
+            "print(grown, peak, unit.calls['thing'])"
         )
         done = run(code, statsd.address)
         statsd.wait_for_count("s.thing.a", 1_000_000)

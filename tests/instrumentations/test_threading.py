@@ -105,4 +105,4 @@ def test_measurements_of_a_thread_count_for_the_unit(agent: Agent) -> None:
     thread.join()
     unit.settle()
 
-    assert unit.total("db").calls == 1
+    assert unit.calls["db"] == 1
