@@ -203,7 +203,7 @@ def _latest_events(work: Work) -> list[str]:
 
 @functools.lru_cache(maxsize=1000)
 def _name(series: Series) -> str:
-    kind = series.metric.area or series.metric.name.partition(".")[0]
+    kind = series.area or series.metric.name.partition(".")[0]
     name = ".".join(series.values) or series.metric.name
     if series.metric.name != kind:
         name = f"{series.metric.name.partition('.')[2]}.{name}"

@@ -5,8 +5,8 @@ Nothing here starts a thread (but see ``transport`` on host names), waits, or ra
 
 from __future__ import annotations
 
-from itertools import chain, groupby, repeat
-from operator import attrgetter, itemgetter
+from itertools import chain, repeat
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from introspect.agent import guard
@@ -83,7 +83,6 @@ def send(values: list[Any]) -> None:
 
 
 _line = attrgetter("line")
-_first, _second = itemgetter(0), itemgetter(1)
 
 
 def _merge(values: list[Any]) -> list[str]:
@@ -93,12 +92,11 @@ def _merge(values: list[Any]) -> list[str]:
     """
     counts: dict[Series, int] = {}
     by_timer: dict[Series, list[float]] = {}
-    for series, run in groupby(zip(values[::2], values[1::2], strict=True), _first):
-        numbers = list(map(_second, run))
+    for series, value in zip(values[::2], values[1::2], strict=True):
         if series.is_counter:
-            counts[series] = counts.get(series, 0) + sum(numbers)
+            counts[series] = counts.get(series, 0) + value
         else:
-            by_timer.setdefault(series, []).extend(numbers)
+            by_timer.setdefault(series, []).append(value)
     lines: list[str] = []
     values.clear()
     for timer, numbers in by_timer.items():

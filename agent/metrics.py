@@ -45,7 +45,18 @@ class Series:
     the whole of it to be completed by ``%``.
     """
 
-    __slots__ = ("head", "is_counter", "line", "metric", "tail", "type", "values")
+    __slots__ = (
+        "area",
+        "encloses",
+        "head",
+        "is_call",
+        "is_counter",
+        "line",
+        "metric",
+        "tail",
+        "type",
+        "values",
+    )
 
     def __init__(self, metric: Metric, values: tuple[str, ...], head: str, tail: str) -> None:
         self.metric = metric
@@ -55,6 +66,9 @@ class Series:
         self.type = f"|{WIRE_TYPES[metric.kind]}"
         self.is_counter = metric.kind == COUNTER
         self.line = f"{head}{'%d' if self.is_counter else '%.3f'}{self.type}{tail}"
+        self.area = metric.area
+        self.encloses = metric.encloses
+        self.is_call = metric.area == metric.name
 
     def __repr__(self) -> str:
         return f"<Series {self.head}…{self.type}{self.tail}>"
@@ -84,7 +98,7 @@ class Metric:
     the templates it includes) takes their time with its own.
     """
 
-    __slots__ = ("area", "encloses", "help", "is_call", "kind", "name", "series", "tags", "unit")
+    __slots__ = ("area", "encloses", "help", "kind", "name", "series", "tags", "unit")
 
     def __init__(
         self,
@@ -106,7 +120,6 @@ class Metric:
         self.help = help
         self.area = area
         self.encloses = encloses
-        self.is_call = area == name
         self.series = SeriesByValues(self)
         """What ``of`` returns, by its arguments: ``QUERY.series["default", "select"]``."""
         _catalogue[name] = self

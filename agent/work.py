@@ -16,9 +16,7 @@ import os
 import time
 from contextvars import ContextVar
 from itertools import count as counting_from
-from itertools import groupby
-from math import inf
-from operator import attrgetter, sub
+from operator import sub
 from time import perf_counter as clock
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from introspect.agent.correlation import Inbound, Traceparent
-    from introspect.agent.metrics import Metric, Series
+    from introspect.agent.metrics import Series
 
 # A unit that measures more than this (a command in a loop) sends as it goes.
 SAMPLES_HELD = 1000
@@ -238,28 +236,26 @@ class Work:
     def _add_up(
         self, timers: list[Series], started: list[float], took: list[float], *, goes_on: bool
     ) -> None:
+        seconds, calls = self.seconds, self.calls
         inside_since: dict[str, float] = {}
         added: list[tuple[str, float, float]] = []
-        # By runs of one metric, such as the statements of a loop: what is done for each sample is
-        # the dearest part of a unit's end. Backwards: a sample stands behind those inside of it.
-        runs = [(metric, len(list(run))) for metric, run in groupby(map(_metric_of, timers))]
-        end = len(timers)
-        for metric, number in reversed(runs):
-            run = slice(end - number, end)
-            end -= number
-            area = metric.area
+        # Backwards: a sample stands behind those of the calls inside of it. One by one: to go by
+        # runs of one metric pays for a loop's statements alone, and where queries and templates
+        # take turns, or are few, it takes several times as long.
+        for series, began, lasted in zip(
+            reversed(timers), reversed(started), reversed(took), strict=True
+        ):
+            area = series.area
             if area is None:
                 continue
-            if metric.is_call:
-                self.calls[area] = self.calls.get(area, 0) + number
-            if goes_on or metric.encloses or area in inside_since:
-                outermost = _outermost(metric, started[run], took[run], inside_since)
-                seconds = sum(lasted for _began, lasted in outermost)
+            if series.is_call:
+                calls[area] = calls.get(area, 0) + 1
+            if area not in inside_since or began < inside_since[area]:
+                seconds[area] = seconds.get(area, 0.0) + lasted
+                if series.encloses:
+                    inside_since[area] = began
                 if goes_on:
-                    added.extend((area, began, lasted) for began, lasted in outermost)
-            else:
-                seconds = sum(took[run])
-            self.seconds[area] = self.seconds.get(area, 0.0) + seconds
+                    added.append((area, began, lasted))
         for area, since in inside_since.items() if self._added else ():
             self._take_out(area, since)
         if goes_on:
@@ -277,7 +273,7 @@ class Work:
 
     def _keep_events(self, held: list[Any], took: list[float]) -> None:
         statements = self.statements
-        longest = self.slowest_query.seconds if self.slowest_query is not None else -1.0
+        slowest, longest = None, -1.0
         for series, lasted, query in zip(
             held[::SAMPLE_ITEMS], took, held[3::SAMPLE_ITEMS], strict=True
         ):
@@ -289,8 +285,10 @@ class Work:
             elif len(statements) < STATEMENTS_KEPT:
                 statements[text] = 1
             if lasted > longest:
-                longest = lasted
-                self.slowest_query = TimedQuery(series, lasted, query)
+                slowest, longest = (series, lasted, query), lasted
+        # Another thread may have kept one in between.
+        if slowest and (self.slowest_query is None or longest > self.slowest_query.seconds):
+            self.slowest_query = TimedQuery(*slowest)
         self.events += held
         surplus = len(self.events) - EVENTS_KEPT * SAMPLE_ITEMS
         if surplus > 0:
@@ -453,26 +451,6 @@ def _taken(held: list[Any]) -> list[Any]:
     del held[: len(taken)]
     return taken
 
-
-def _outermost(
-    metric: Metric, started: list[float], took: list[float], inside_since: dict[str, float]
-) -> list[tuple[float, float]]:
-    """Return begin and seconds of those calls that are in no other of their area, latest first.
-
-    By area, *inside_since* says when what has been seen so far began that encloses others.
-    """
-    area = str(metric.area)
-    since = inside_since.get(area, inf)
-    found = []
-    for began, lasted in zip(reversed(started), reversed(took), strict=True):
-        if began < since:
-            found.append((began, lasted))
-            if metric.encloses:
-                since = inside_since[area] = began
-    return found
-
-
-_metric_of = attrgetter("metric")
 
 _NOBODYS = correlation.Inbound(correlation.NONE)
 

@@ -7,6 +7,7 @@ and only the outermost adds to the request's total.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from introspect.agent.metrics import TIMER, Metric
@@ -30,8 +31,8 @@ INLINE = "inline"
 
 _template_series = TEMPLATE.series
 
-# What is looked up as it is: text, and Django's SafeString, which names what `{% include %}` names,
-# once one has come.
+# What is looked up as it is: text, and Django's SafeString, once one has come, since what an
+# `{% include %}` names is named by one.
 _kinds_of_text: set[type] = {str}
 
 
@@ -48,7 +49,7 @@ def _text(name: object) -> str:
     kind = type(name)
     if not issubclass(kind, str):
         return INLINE
-    if kind.__module__ == "django.utils.safestring":
+    if kind is sys.modules["django.utils.safestring"].SafeString and not hasattr(name, "__dict__"):
         _kinds_of_text.add(kind)
     return str.__str__(name)
 

@@ -17,6 +17,9 @@ _ENV_POSITION = 11
 # Left by introspect-run: an environment with it was made from ours.
 _MARK = "_INTROSPECT_LAUNCH"
 
+# Linux takes no longer word on a command line than 128 KiB, with the zero at its end.
+LONGEST_WORD = 128 * 1024 - 1
+
 # What each of os.spawn* runs in the child with our environment, and what takes another.
 _WITH_ENVIRONMENT = {os.execv: os.execve, os.execvp: os.execvpe}
 
@@ -47,6 +50,25 @@ def process_forks(args: Any, kwargs: Any) -> Any:
     return (mode, file, words, environ, _WITH_ENVIRONMENT.get(execute, execute)), kwargs
 
 
+def shell_runs(args: Any, kwargs: Any) -> Any:
+    """Let the shell of ``os.system(command)`` export the ID, and become one that runs *command*.
+
+    There is no environment to be given. The second shell has the place of the first, with the same
+    process ID, name, text and exit status, which a prefix to the command itself would not leave as
+    they are.
+    """
+    unit = work.active()
+    if unit is None or len(args) != 1 or kwargs or type(args[0]) not in (str, bytes):
+        return args, kwargs
+    text = os.fsencode(args[0])
+    if text.startswith((b"-", b"+")):  # which older C libraries let the shell take for options
+        return args, kwargs
+    quoted = text.replace(b"'", b"'\\''")
+    export = f"export {correlation.CHILD_VARIABLE}={unit.correlation_id}".encode("ascii")
+    rewritten = b"%b; exec /bin/sh -c '%b' sh" % (export, quoted)
+    return (args if len(rewritten) > LONGEST_WORD else (rewritten,)), kwargs
+
+
 def _with_id(environ: Any) -> dict[str, str] | None:
     """Return *environ* with the ID; ``None`` outside a unit, or if it is the application's own."""
     unit = work.active()
@@ -71,4 +93,5 @@ PATCHES = (
     rewriting("os:posix_spawn", process_spawns),
     rewriting("os:posix_spawnp", process_spawns),
     rewriting("os:_spawnvef", process_forks),
+    rewriting("os:system", shell_runs),
 )

@@ -17,6 +17,7 @@ from introspect.agent.correlation import Inbound, parse_traceparent
 from introspect.agent.metrics import Series
 from introspect.agent.work import Call, Query
 from introspect.instrumentations import django_db, django_template
+from tests.helpers.threads import run_at_once
 
 ID = "9110dbba-6dd9-4d1c-8828-11be81ac0561"
 SPAN = "b7ad6b7169203331"
@@ -225,6 +226,30 @@ def test_the_slowest_query_is_remembered(line: Record) -> None:
     assert found["slowest_query"]["statement"] == "SELECT slow"
     assert "events" in found
     assert found["db_duplicates"] == 3000 - 10
+
+
+def test_the_slowest_query_of_several_threads(line: Record) -> None:
+    """A faster statement does not take the place of one that another thread settles meanwhile."""
+
+    def fill(unit: work.Work) -> None:
+        class Statements(dict[str, int]):
+            """Counts as the unit's own do, and lets another thread settle in between."""
+
+            def __contains__(self, text: object) -> bool:
+                if text == "SELECT fast2":
+                    query(unit, "SELECT slow", 5.0)
+                    run_at_once(unit.settle, 1)
+                return super().__contains__(text)
+
+        unit.statements = Statements()
+        query(unit, "SELECT fast1", 0.01)
+        query(unit, "SELECT fast2", 0.04)
+        unit.settle()
+
+    found = line(fill)
+
+    assert found["slowest_query"]["statement"] == "SELECT slow"
+    assert found["db_queries"] == 3
 
 
 def test_what_is_kept_is_bounded(line: Record) -> None:

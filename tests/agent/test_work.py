@@ -150,6 +150,7 @@ class TestUnit:
             unit = Work()
             work.current.set(unit)
             expected = {"db": 0, "template": 0}
+            numbers = {"db": 0, "template": 0}
             now = made = 0
 
             def make(name: str, calls: Any, areas_around: frozenset[str]) -> None:
@@ -163,6 +164,8 @@ class TestUnit:
                 work.record(metric.of(), float(began), float(now))
                 if metric.area and metric.area not in areas_around:
                     expected[metric.area] += now - began
+                if metric.name in numbers:
+                    numbers[metric.name] += 1
                 made += 1
                 if made in overflows:
                     unit.overflow()
@@ -171,6 +174,7 @@ class TestUnit:
                 make(*tree, frozenset())
             unit.settle()
             assert {area: unit.seconds.get(area, 0) for area in expected} == expected
+            assert {area: unit.calls.get(area, 0) for area in numbers} == numbers
 
         check()
 

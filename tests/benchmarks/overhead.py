@@ -5,6 +5,7 @@
     python tests/benchmarks/overhead.py --tree before=../old   compare with another checkout
     python tests/benchmarks/overhead.py --within               one process, patches on and off
     python tests/benchmarks/overhead.py --growth               does anything grow?
+    python tests/benchmarks/overhead.py --instructions         counted by valgrind, not timed
 
 A round starts one fresh process per variant. The processes serve the pages of `overhead_pages.py`
 in short blocks and by turns, in an order drawn anew for each block, so that whatever else the
@@ -33,11 +34,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from overhead_instructions import counted, instructions_report
 from overhead_plan import AGENT, BASE, DEFAULT_VARIANTS, FLOOR, PAGES, VARIANTS
 from overhead_report import growth_report, report
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from overhead_instructions import Counts
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -62,6 +66,11 @@ def main(argv: list[str] | None = None) -> None:
         if options.growth:
             growth = {name: bench.growth(name, options.requests) for name in variants}
             print(json.dumps(growth) if options.json else growth_report(growth))
+            return
+        if options.instructions:
+            counts = {name: bench.instructions(name, options.requests) for name in variants}
+            titles = {page: planned.title for page, planned in PAGES.items()}
+            print(json.dumps(counts) if options.json else instructions_report(counts, titles))
             return
         rounds = []
         for number in range(options.rounds):
@@ -103,6 +112,11 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         "--growth",
         action="store_true",
         help="memory and CPU over many requests, names and processes",
+    )
+    parser.add_argument(
+        "--instructions",
+        action="store_true",
+        help="instructions and cache misses, counted by valgrind: an hour, on any machine",
     )
     parser.add_argument("--json", action="store_true", help="print everything measured")
     return parser.parse_args(argv)
@@ -214,6 +228,13 @@ class Bench:
         steps["processes"] = [self._processes(name, number, requests) for number in PROCESSES]
         return steps
 
+    def instructions(self, name: str, requests: int) -> dict[str, Counts]:
+        """Count what a request to each page executes."""
+        print(f"counting {name}", file=sys.stderr)
+        environment = {**self.environments[name], "PYTHONHASHSEED": "0"}
+        numbers = {page: _repeats(page, requests) for page in PAGES}
+        return counted([sys.executable, WORKER], environment, numbers)
+
     def _processes(self, name: str, number: int, requests: int) -> dict[str, float]:
         """Serve the pages from so many processes by turns; return what one of them took."""
         with contextlib.ExitStack() as stack:
@@ -226,7 +247,7 @@ class Bench:
         return {key: statistics.mean(one[key] for one in served) for key in ("cpu_us", "rss_kib")}
 
     def _block(self, worker: Worker, page: str, requests: int) -> dict[str, Any]:
-        repeats = max(1, requests * PAGES[page].share // 100)
+        repeats = _repeats(page, requests)
         before = self._datagrams()
         measured = worker.serve(page, repeats)
         return {**measured, "datagrams": (self._datagrams() - before) / repeats}
@@ -249,6 +270,11 @@ class Bench:
         self._loopback.stdin.write("\n")
         self._loopback.stdin.flush()
         return int(self._loopback.stdout.readline())
+
+
+def _repeats(page: str, requests: int) -> int:
+    """Return how many requests to *page* take as long as so many empty ones."""
+    return max(1, requests * PAGES[page].share // 100)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 It reads `<page> <requests>` lines and answers each with a line of JSON; before the first it says
 what its start has cost, the first response included. `patches off` puts the application's own
-functions back, `patches on` the agent's in their places. It ends with its standard input.
+functions back, `patches on` the agent's in their places; `gc off` collects no more garbage but
+between blocks. It ends with its standard input.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def main() -> None:
         page, requests = line.split()
         if page == "patches":
             _put_patches(on=requests == "on")
+        elif page == "gc":
+            gc.disable()
         else:
             _say(**_measured(application, page, int(requests)))
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 SCRIPT = Path(__file__).with_name("overhead.py")
 SMALLEST = ("--rounds", "1", "--blocks", "1", "--requests", "4", "--variant", "floor,introspect")
@@ -74,3 +77,33 @@ def test_growth_is_shown_over_requests_names_and_processes() -> None:
 
     for what in ("empty", "names", "processes"):
         assert re.search(rf"\| introspect \| {what} \| (\d+, )+\d+ \| (\d+, )+\d+ \|", done.stdout)
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+def test_instructions_are_counted() -> None:
+    """What one request executes is counted by valgrind, page by page, and set beside another variant's."""
+    worker = (
+        "import sys\n"
+        "for line in sys.stdin:\n"
+        "    page, number = line.split()\n"
+        "    for _ in range({times} * int(number) if page == 'busy' else 0): sum(range(10_000))\n"
+    )
+    code = (
+        "import sys, overhead_instructions as o\n"
+        "found = {name: o.counted([sys.executable, '-S', '-c', worker], {}, {'busy': 3, 'idle': 2})\n"
+        "         for name, worker in zip(('none', 'more'), sys.argv[1:])}\n"
+        "print(o.instructions_report(found, {'busy': 'Busy', 'idle': 'Idle'}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, worker.format(times=1), worker.format(times=3)],
+        cwd=SCRIPT.parent,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+
+    assert "| Instructions per request, user space | none | more |" in done.stdout
+    assert "| Misses of a 512 KiB cache per request | none | more |" in done.stdout
+    [busy] = re.findall(r"\| Busy \| ([\d,]{6,}) \| \+[\d,]{6,} \(\+([\d.]+)%\) \|", done.stdout)
+    assert int(busy[0].replace(",", "")) > 10_000
+    assert float(busy[1]) == pytest.approx(200, abs=2)

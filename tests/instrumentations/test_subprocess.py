@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -133,6 +134,74 @@ def test_mistakes_of_functions_of_os(tmp_path: Path) -> None:
         os.spawnvp(os.P_WAIT, "/bin/true", [""])
     assert os.spawnv(os.P_WAIT, "/nowhere/at/all", ["x"]) == 127
     assert os.spawnlp(os.P_WAIT, "no-such-command", "x") == 127
+
+
+COMMANDS: list[str | bytes] = [
+    "",
+    ":",
+    "echo plain",
+    "  echo blanks  ",
+    "echo 'single' \"double\" `echo back` $(echo dollar) \\\\ \\'",
+    "echo one; echo two >&2; exit 7",
+    "exit 300",
+    "no_such_command --with 'words'",
+    "echo $0 $# $@ $-",
+    "if true; then",
+    "echo 'unclosed",
+    "cat <<END\nhere '$HOME'\nEND\n",
+    "# nothing but a comment",
+    "echo before # behind\necho after",
+    "VARIABLE=1 sh -c 'echo $VARIABLE'",
+    "trap 'echo trapped' EXIT; echo body",
+    "kill -TERM $$",
+    "sh -c 'kill -KILL $$'",
+    "exec sh -c 'kill -INT $$'",
+    "cd / && pwd; echo $OLDPWD",
+    "f() { echo function $1; }; f x | tr a-z A-Z",
+    "echo größe 日本",
+    b"printf 'bytes \\377 \xff' | od -c",
+    "-x echo option",
+    "--",
+    "echo " + "'" * 40_000,
+    "echo " + "long " * 20_000,
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=range(len(COMMANDS)))
+def test_a_shell_does_what_it_did(command: str | bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    """`os.system` has the same exit status and the same output as outside a unit of work, whatever the command."""
+    inside = os.system(command), capfd.readouterr()
+    work.leave()
+    outside = os.system(command), capfd.readouterr()
+
+    assert inside == outside
+
+
+@pytest.mark.parametrize("as_it_comes", [str, os.fsencode])
+def test_a_shell_hands_on_the_id(as_it_comes: Callable[[str], Any], tmp_path: Path) -> None:
+    """What `os.system` runs inherits the ID, with an environment that is otherwise the same, as is ours."""
+    before = dict(os.environ)
+    command = shlex.join(telling(tmp_path / "inside"))
+    assert os.waitstatus_to_exitcode(os.system(as_it_comes(command))) == 7
+    work.leave()
+    os.system(shlex.join(telling(tmp_path / "outside")))
+    inside = json.loads((tmp_path / "inside").read_text())
+
+    assert inside.pop(NAME) == "parent-0001"
+    assert inside == json.loads((tmp_path / "outside").read_text())
+    assert dict(os.environ) == before
+
+
+def test_mistakes_with_a_shell() -> None:
+    """What `os.system` refuses, it refuses as it did."""
+    with pytest.raises(TypeError):
+        os.system()  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        os.system("true", "false")  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        os.system(7)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="null byte"):
+        os.system("echo \0")
 
 
 def environment(**options: Any) -> dict[str, str]:
