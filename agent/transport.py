@@ -296,11 +296,13 @@ class StreamTransport(SocketTransport):
 
         self._unsent = b""
         if self.address.scheme == "tcp":
+            # The client asks for addresses of one family only: it gets the one that we have found.
+            host = _numeric(self.address.host)
             client = statsd.TCPStatsClient(
-                self.address.host,
+                host,
                 self.address.port,
                 timeout=CONNECT_TIMEOUT_SECONDS,
-                ipv6=":" in self.address.host,
+                ipv6=":" in host,
             )
         else:
             client = statsd.UnixSocketStatsClient(self.address.path, timeout=PATIENCE_SECONDS)

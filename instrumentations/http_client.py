@@ -3,12 +3,15 @@
 The correlation headers are added here for requests and urllib3, too: at this level every hop of a
 redirect is a request of its own with a host of its own, the caller's dictionaries are long since
 copied, and what has been signed is plain to see.
+
+A call by urllib is counted where its opener is asked, so that its redirects are part of it.
 """
 
 from __future__ import annotations
 
 from time import perf_counter as clock
 from typing import Any
+from urllib.parse import unwrap
 
 from introspect.agent import correlation, outgoing
 from introspect.agent.patching import timed
@@ -68,7 +71,46 @@ def answered(
         outgoing.record(host, started, ended, None if result is None else result.status, error)
 
 
+def opening(args: Any, kwargs: Any) -> Any:
+    """Note the host that urllib is asked for, unless a library further out counts the call.
+
+    By hand what ``outermost`` does for others: within the opening of a file, which is no call,
+    the calls of others are not to be hidden.
+    """
+    if outgoing.is_in_call.get():
+        return PASS
+    asked = args[1] if len(args) > 1 else kwargs.get("fullurl")
+    # Without spaces and <URL:…> around it, as urllib has it.
+    url = unwrap(asked if isinstance(asked, str) else getattr(asked, "full_url", ""))
+    if url.partition(":")[0].lower() not in ("http", "https"):
+        return PASS
+    return outgoing.host_of(url), outgoing.is_in_call.set(True)
+
+
+def opened(
+    noted: Any, started: float, ended: float, _args: Any, _kwargs: Any, result: Any, error: Any
+) -> None:
+    """Record one call of an opener."""
+    host, token = noted
+    outgoing.is_in_call.reset(token)
+    outgoing.record(host, started, ended, *_outcome(result, error))
+
+
+def _outcome(result: Any, error: Any) -> tuple[int | None, BaseException | None]:
+    """Return status and error of a call: urllib raises statuses as well, and wraps errors."""
+    if error is None:
+        return getattr(result, "status", None), None
+    from urllib.error import HTTPError, URLError  # which urllib.request has imported long since
+
+    if isinstance(error, HTTPError):
+        return error.code, None
+    if isinstance(error, URLError) and isinstance(error.reason, BaseException):
+        return None, error.reason
+    return None, error
+
+
 PATCHES = (
+    timed("urllib.request:OpenerDirector.open", before=opening, after=opened),
     timed("http.client:HTTPConnection.endheaders", before=headers_complete, after=headers_sent),
     timed(
         "http.client:HTTPConnection.getresponse",

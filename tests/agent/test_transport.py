@@ -163,8 +163,28 @@ class TestUdp:
             assert way.send(b"a.b:1|c")
 
 
+@pytest.fixture(params=["udp", "tcp"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    """Each way to a host and port in turn."""
+    name: str = request.param
+    return name
+
+
+KINDS = {"udp": socket.SOCK_DGRAM, "tcp": socket.SOCK_STREAM}
+
+
+def first_line(server: socket.socket) -> bytes:
+    """Return the first line that arrives, be it in a datagram or over a connection."""
+    if server.type == socket.SOCK_DGRAM:
+        return server.recv(100)
+    connection, _ = server.accept()
+    with connection:
+        connection.settimeout(10)
+        return received(connection, len(b"a.b:1|c\n")).removesuffix(b"\n")
+
+
 class TestHostNames:
-    """A name is looked up in a thread that ends, at the first send and every minute."""
+    """A name is looked up in a thread that ends: at the first send, and by UDP every minute."""
 
     @pytest.fixture
     def names(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, str | float]:
@@ -182,14 +202,44 @@ class TestHostNames:
         monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
         return table
 
-    def test_first_send(self, statsd: StatsdListener, names: dict[str, str | float]) -> None:
-        """Where the name server answers at once, the first datagram is not lost."""
-        names["stats.test"] = LOOPBACK
-        with opened(f"udp://stats.test:{statsd.port}") as way:
-            assert way.send(b"a.b:1|c")
-        statsd.wait_for_count("a.b", 1)
+    @pytest.fixture
+    def server(self, scheme: str) -> Iterator[socket.socket]:
+        """A server that is reached by this scheme."""
+        with listening(socket.AF_INET, KINDS[scheme], (LOOPBACK, 0)) as made:
+            yield made
 
-    def test_ipv4_goes_first(self, statsd: StatsdListener, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.fixture
+    def port(self, server: socket.socket) -> int:
+        """The server's port."""
+        number: int = server.getsockname()[1]
+        return number
+
+    def test_first_send(
+        self, scheme: str, server: socket.socket, port: int, names: dict[str, str | float]
+    ) -> None:
+        """Where the name server answers at once, the first payload is not lost."""
+        names["stats.test"] = LOOPBACK
+        with opened(f"{scheme}://stats.test:{port}") as way:
+            assert way.send(b"a.b:1|c")
+            assert first_line(server) == b"a.b:1|c"
+
+    @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 in this Python")
+    def test_ipv6_alone(self, scheme: str, names: dict[str, str | float]) -> None:
+        """A name that has an IPv6 address and no other is reached by that."""
+        names["six.test"] = "::1"
+        with contextlib.ExitStack() as stack:
+            try:
+                server = stack.enter_context(listening(socket.AF_INET6, KINDS[scheme], ("::1", 0)))
+            except OSError:
+                pytest.skip("this machine has no IPv6 loopback address")
+            way = stack.enter_context(opened(f"{scheme}://six.test:{server.getsockname()[1]}"))
+
+            assert way.send(b"a.b:1|c"), way.trouble
+            assert first_line(server) == b"a.b:1|c"
+
+    def test_ipv4_goes_first(
+        self, scheme: str, server: socket.socket, port: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Of a name that has addresses of both kinds, the one is taken that daemons listen on."""
         real = socket.getaddrinfo
 
@@ -199,13 +249,31 @@ class TestHostNames:
             return [*real("::1", *args, **kwargs), *real(LOOPBACK, *args, **kwargs)]
 
         monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-        with opened(f"udp://both.test:{statsd.port}") as way:
+        with opened(f"{scheme}://both.test:{port}") as way:
             assert way.send(b"a.b:1|c")
-        statsd.wait_for_count("a.b", 1)
+            assert first_line(server) == b"a.b:1|c"
 
-    def test_unknown(self, names: dict[str, str | float]) -> None:
+    def test_threads_of_the_application_look_nothing_up(
+        self, scheme: str, port: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever sends does not ask the resolver, be it for a name or for an address."""
+        real = socket.getaddrinfo
+        asked: list[tuple[str, int]] = []
+
+        def getaddrinfo(host: str, *args: Any, **kwargs: Any) -> Any:
+            asked.append((host, threading.get_ident()))
+            return real(LOOPBACK, *args, **kwargs)
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        with opened(f"{scheme}://stats.test:{port}") as way:
+            sent_eventually(way, b"a.b:1|c")
+
+        assert "stats.test" in {host for host, _ in asked}
+        assert threading.get_ident() not in {thread for _, thread in asked}
+
+    def test_unknown(self, scheme: str, names: dict[str, str | float]) -> None:
         """An unknown name costs the measurements, which are counted, and is not asked for each time."""
-        with opened("udp://unknown.test:8125") as way:
+        with opened(f"{scheme}://unknown.test:8125") as way:
             for _ in range(20):
                 assert not way.send(b"a.b:1|c")
 
@@ -215,22 +283,24 @@ class TestHostNames:
 
     def test_known_later(
         self,
-        statsd: StatsdListener,
+        scheme: str,
+        server: socket.socket,
+        port: int,
         names: dict[str, str | float],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """A name that becomes known is found without a restart."""
         monkeypatch.setattr(transport, "SECONDS_BETWEEN_TRIES", (0.05,))
-        with opened(f"udp://unknown.test:{statsd.port}") as way:
+        with opened(f"{scheme}://unknown.test:{port}") as way:
             assert not way.send(b"a.b:1|c")
             names["unknown.test"] = LOOPBACK
             sent_eventually(way, b"a.b:1|c")
-        statsd.wait_for_count("a.b", 1)
+            assert first_line(server) == b"a.b:1|c"
 
-    def test_slow_name_server(self, names: dict[str, str | float]) -> None:
+    def test_slow_name_server(self, scheme: str, names: dict[str, str | float]) -> None:
         """A name server that does not answer holds the first send for a moment, and no other."""
         names["unknown.test"] = 1.0
-        with opened("udp://unknown.test:8125") as way:
+        with opened(f"{scheme}://unknown.test:8125") as way:
             started = time.perf_counter()
             for _ in range(50):
                 way.send(b"a.b:1|c")
@@ -282,20 +352,43 @@ class TestHostNames:
 
             assert way.drops == 0
 
-    def test_opened_ahead(self, statsd: StatsdListener, names: dict[str, str | float]) -> None:
+    def test_address_that_changes_behind_a_connection(
+        self, names: dict[str, str | float], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A connection that has ended is made anew to the address that the name has by then."""
+        monkeypatch.setattr(transport, "SECONDS_BETWEEN_TRIES", (0.05,))
+        names["stats.test"] = LOOPBACK
+        port = free_port()
+        with (
+            listening(socket.AF_INET, socket.SOCK_STREAM, (LOOPBACK, port)) as server,
+            listening(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.2", port)) as other,
+            opened(f"tcp://stats.test:{port}") as way,
+        ):
+            sent_eventually(way, b"a.b:1|c")
+            names["stats.test"] = "127.0.0.2"
+            server.accept()[0].close()
+            wait_until(lambda: not way.send(b"a.b:1|c"))
+            sent_eventually(way, b"a.c:1|c")
+
+            assert first_line(other) == b"a.c:1|c"
+
+    def test_opened_ahead(
+        self, scheme: str, server: socket.socket, port: int, names: dict[str, str | float]
+    ) -> None:
         """A process that will send at its exit looks the name up before."""
         names["stats.test"] = LOOPBACK
-        with opened(f"udp://stats.test:{statsd.port}") as way:
+        with opened(f"{scheme}://stats.test:{port}") as way:
             way.open_ahead()
             wait_until(lambda: way._descriptor is not None)
 
             assert way.send(b"a.b:1|c")
+            assert first_line(server) == b"a.b:1|c"
 
-    def test_thread_ends(self, statsd: StatsdListener, names: dict[str, str | float]) -> None:
+    def test_thread_ends(self, scheme: str, port: int, names: dict[str, str | float]) -> None:
         """No thread of ours is left once the name is known."""
         names["stats.test"] = LOOPBACK
         before = len(os.listdir("/proc/self/task"))
-        with opened(f"udp://stats.test:{statsd.port}") as way:
+        with opened(f"{scheme}://stats.test:{port}") as way:
             sent_eventually(way, b"a.b:1|c")
             wait_until(lambda: len(os.listdir("/proc/self/task")) == before)
 

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import http.client
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
+from urllib.request import (
+    BaseHandler,
+    HTTPHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+    build_opener,
+)
 
 import pytest
 
 from tests.helpers.ports import free_port
+from tests.helpers.processes import clean_environment
 from tests.instrumentations.conftest import Agent
 from tests.instrumentations.handlers import fetch_wsgi, urlconf
 from tests.instrumentations.http_server import Server
@@ -159,23 +171,216 @@ def test_a_tunnel_that_the_proxy_refuses(
     }
 
 
-def test_urllib_counts_each_request(web: Server, opener: OpenerDirector, agent: Agent) -> None:
-    """Redirects are requests of their own, and a 404 is an exception, and an answer."""
-    with opener.open(f"{web.url}/redirect/2") as response:
-        assert response.read() == b"hello"
-    with pytest.raises(HTTPError) as missing:
-        opener.open(f"{web.url}/status/404")
-    missing.value.close()
-    with pytest.raises(URLError):
-        opener.open(f"http://127.0.0.1:{free_port()}/")
+class TestUrllib:
+    """Calls by urllib.request, of which http.client sees the single requests."""
 
-    assert agent.counts("http") == {
-        f"http.{HOST}": 5,
-        f"http.status.{HOST}.302": 2,
-        f"http.status.{HOST}.200": 1,
-        f"http.status.{HOST}.404": 1,
-        f"http.error.{HOST}.ConnectionRefusedError": 1,
-    }
+    def test_redirects_are_part_of_the_call(
+        self, web: Server, opener: OpenerDirector, agent: Agent
+    ) -> None:
+        """A chain of redirects is one call, to the host that was asked first, with the last status."""
+        far = f"http://localhost:{web.port}/redirect/2"
+        with opener.open(f"{web.url}/to?{far}") as response:
+            assert response.read() == b"hello"
+
+        assert len(web.seen) == 4
+        assert agent.counts("http") == ONE
+
+    def test_the_call_lasts_from_the_first_hop_to_the_last(
+        self, web: Server, opener: OpenerDirector, agent: Agent
+    ) -> None:
+        """Its time is that of all hops."""
+        threading.Timer(0.2, web.release.set).start()
+        started = time.perf_counter()
+        opener.open(f"{web.url}/to?{web.url}/slow").close()
+        ended = time.perf_counter()
+
+        (duration,) = agent.values(f"http.{HOST}")
+        assert 150 < duration <= (ended - started) * 1000
+
+    @pytest.mark.parametrize("status", [404, 503])
+    def test_a_status_that_is_raised_is_an_answer(
+        self, web: Server, opener: OpenerDirector, agent: Agent, status: int
+    ) -> None:
+        """What urllib raises for a status is counted as that, and not as an error."""
+        with pytest.raises(HTTPError) as raised:
+            opener.open(f"{web.url}/status/{status}")
+        with raised.value:
+            assert raised.value.read() == b"status"
+
+        assert agent.counts("http") == {f"http.{HOST}": 1, f"http.status.{HOST}.{status}": 1}
+
+    def test_a_redirect_that_is_refused_is_an_answer(
+        self, web: Server, opener: OpenerDirector, agent: Agent
+    ) -> None:
+        """A redirect to a file, which urllib does not follow, ends the call with its status."""
+        with pytest.raises(HTTPError) as raised:
+            opener.open(f"{web.url}/to?file:///etc/hostname")
+        raised.value.close()
+
+        assert agent.counts("http") == {f"http.{HOST}": 1, f"http.status.{HOST}.302": 1}
+
+    def test_an_opener_that_raises_no_status(self, web: Server, agent: Agent) -> None:
+        """An opener without a handler of statuses returns them, and they are counted as well."""
+        opener = OpenerDirector()
+        opener.add_handler(HTTPHandler())
+        with opener.open(f"{web.url}/status/404") as response:
+            assert response.status == 404
+
+        assert agent.counts("http") == {f"http.{HOST}": 1, f"http.status.{HOST}.404": 1}
+
+    def test_an_opener_without_handlers(self, agent: Agent) -> None:
+        """An opener that knows nobody to ask returns None, which is no answer and no error."""
+        assert OpenerDirector().open("http://far.example/") is None
+        assert agent.counts("http") == {"http.far_example": 1}
+
+    def test_errors_are_counted_by_class(
+        self, web: Server, opener: OpenerDirector, agent: Agent
+    ) -> None:
+        """A call without an answer counts under what went wrong, also where urllib wraps that."""
+        failures: list[tuple[type[Exception], str, float]] = [
+            (URLError, f"http://127.0.0.1:{free_port()}/", 10),
+            (TimeoutError, f"{web.url}/slow", 0.05),
+            (http.client.RemoteDisconnected, f"{web.url}/to?{web.url}/drop", 10),
+        ]
+        for error, url, timeout in failures:
+            with pytest.raises(error):
+                opener.open(url, timeout=timeout)
+        opener.open(web.url).close()
+
+        assert agent.counts("http") == {
+            f"http.{HOST}": 4,
+            f"http.error.{HOST}.ConnectionRefusedError": 1,
+            f"http.error.{HOST}.TimeoutError": 1,
+            f"http.error.{HOST}.RemoteDisconnected": 1,
+            f"http.status.{HOST}.200": 1,
+        }
+
+    @pytest.mark.parametrize("url", ["http://", "http:///path", "http:path", "http://[::1"])
+    def test_addresses_that_urllib_refuses(
+        self, opener: OpenerDirector, start_agent: Callable[..., Agent], url: str
+    ) -> None:
+        """The exception is that of urllib; no name is made of what is no host."""
+
+        def failure() -> tuple[type[BaseException], str]:
+            with pytest.raises((URLError, ValueError)) as caught:
+                opener.open(url)
+            return caught.type, str(caught.value)
+
+        without = failure()
+        agent = start_agent()
+
+        assert failure() == without
+        assert agent.counts("http") == {
+            "http.unknown": 1,
+            f"http.error.unknown.{without[0].__name__}": 1,
+        }
+
+    def test_arguments_in_every_form(
+        self, web: Server, opener: OpenerDirector, agent: Agent
+    ) -> None:
+        """A URL may be text or a request, by position or by name, in all that urllib understands."""
+        opener.open(Request(web.url)).close()
+        opener.open(fullurl=web.url, data=b"a").close()
+        opener.open(timeout=10, fullurl=Request(web.url)).close()
+        opener.open(f" <URL:{web.url.upper()}/> ", None, 10).close()
+        with pytest.raises(TypeError):
+            opener.open()  # type: ignore[call-arg]
+
+        assert agent.counts("http") == {f"http.{HOST}": 4, f"http.status.{HOST}.200": 4}
+
+    def test_an_opener_that_somebody_else_has_wrapped(
+        self, web: Server, monkeypatch: pytest.MonkeyPatch, start_agent: Callable[..., Agent]
+    ) -> None:
+        """Behind another agent's wrapper, whose arguments have no names, calls count alike."""
+        monkeypatch.setattr(OpenerDirector, "open", passing_on(OpenerDirector.open))
+        agent = start_agent()
+        opener = build_opener(ProxyHandler({}))
+        opener.open(f"{web.url}/redirect/1").close()
+        opener.open(fullurl=f"{web.url}/redirect/1").close()
+
+        assert agent.counts("http") == {f"http.{HOST}": 2, f"http.status.{HOST}.200": 2}
+
+    def test_other_schemes_are_not_counted(
+        self, opener: OpenerDirector, tmp_path: Path, agent: Agent
+    ) -> None:
+        """A file or data in the URL itself is no call, and a mistake in a URL is none either."""
+        (tmp_path / "file").write_bytes(b"local")
+        for url in ((tmp_path / "file").as_uri(), "data:,local"):
+            with opener.open(url) as by_text, opener.open(Request(url)) as by_request:
+                assert by_text.read() == by_request.read() == b"local"
+        for wrong in ("nothing://x/", "ftp://", (tmp_path / "none").as_uri()):
+            with pytest.raises(URLError):
+                opener.open(wrong)
+
+        assert agent.counts("http") == {}
+
+    def test_other_schemes_hide_no_calls(self, web: Server, agent: Agent) -> None:
+        """What a handler of another scheme calls in its turn is counted."""
+
+        class Store(BaseHandler):
+            def store_open(self, request: Request) -> Any:
+                return build_opener(ProxyHandler({})).open(f"{web.url}/{request.selector}")
+
+        build_opener(Store()).open("store:x").close()
+
+        assert agent.counts("http") == ONE
+
+    def test_a_file_within_the_call_of_another_library(
+        self, opener: OpenerDirector, tmp_path: Path, web: Server, agent: Agent
+    ) -> None:
+        """A library that opens files by urllib counts as itself, and the next call as ever."""
+        import requests
+
+        (tmp_path / "file").write_bytes(b"local")
+
+        class Files(requests.adapters.BaseAdapter):
+            def send(self, request: Any, *_args: Any, **_kwargs: Any) -> requests.Response:
+                response = requests.Response()
+                response.status_code, response.request = 200, request
+                response.raw = opener.open(request.url)
+                return response
+
+            def close(self) -> None:
+                """Have nothing to close."""
+
+        with requests.Session() as session:
+            session.mount("file://", Files())
+            assert session.get((tmp_path / "file").as_uri()).content == b"local"
+        opener.open(web.url).close()
+
+        assert agent.counts("http.status") == {
+            "http.status.unknown.200": 1,
+            f"http.status.{HOST}.200": 1,
+        }
+
+    def test_nothing_imports_it(self) -> None:
+        """An application that uses http.client alone does not get urllib.request from us."""
+        code = (
+            "import sys\n"
+            "from introspect.agent import patching\n"
+            "from introspect.instrumentations import http_client\n"
+            "patching.apply(http_client.PATCHES)\n"
+            "import http.client\n"
+            "print('urllib.request' in sys.modules, sorted(set(patching.status().values())))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert done.stdout == "False ['applied', 'waiting']\n", done.stderr
+
+
+def passing_on(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function as other agents do."""
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **kwargs)
+
+    return wrapper
 
 
 def test_a_proxy_is_not_the_host(web: Server, agent: Agent) -> None:
@@ -278,6 +483,16 @@ class TestCorrelationHeaders:
 
         assert [headers.get("X-Request-ID") for _, _, headers in web.seen] == ["from-outside-1"] * 3
         assert all(headers["traceparent"] for _, _, headers in web.seen)
+
+    def test_every_hop_of_a_redirect_sends_it(
+        self, web: Server, opener: OpenerDirector, in_request: Any, agent: Agent
+    ) -> None:
+        """A chain that counts as one call is still several requests, each a step of the trace."""
+        in_request(lambda: opener.open(f"{web.url}/redirect/2").close())
+
+        sent = [headers for _, _, headers in web.seen]
+        assert [headers.get("X-Request-ID") for headers in sent] == ["from-outside-1"] * 3
+        assert len({headers["traceparent"] for headers in sent}) == 3
 
     def test_what_the_application_sends_itself_stays(
         self, web: Server, connection: http.client.HTTPConnection, in_request: Any, agent: Agent
