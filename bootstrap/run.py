@@ -145,14 +145,17 @@ def python_path(present: str) -> str:
 
 
 def find_program(name: str, path: str) -> str | None:
-    """Return the file that a shell would run for *name*; not executable ones only if named."""
+    """Return the file that a shell would run for *name*, or else one that it may not execute."""
     if os.sep in name:
         return name if os.path.lexists(name) else None
+    forbidden = None
     for folder in path.split(os.pathsep):
         candidate = os.path.join(folder or ".", name)
-        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
-            return candidate
-    return None
+        if os.path.isfile(candidate):
+            if os.access(candidate, os.X_OK):
+                return candidate
+            forbidden = forbidden or candidate
+    return forbidden
 
 
 def _hint(program: str, error: int | None) -> str:

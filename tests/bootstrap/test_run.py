@@ -34,6 +34,32 @@ def script(path: Path, text: str, mode: int = 0o755) -> Path:
     return path
 
 
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """Lay us out as a wheel does, without the finder of an editable installation, and return the commands' folder."""
+    folder = tmp_path / "installed"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    packages = packages_of(folder / "bin")
+    (packages / "introspect").mkdir()
+    for name in PACKAGES:
+        (packages / "introspect" / name).symlink_to(folder_of(f"introspect.{name}"))
+    (packages / "introspect_run").symlink_to(folder_of("introspect_run"))
+    for command in entry_points(group="console_scripts"):
+        if command.name in ("introspect", "introspect-run"):
+            script(
+                folder / "bin" / command.name,
+                f"#!{folder}/bin/python\nimport sys\n"
+                f"from {command.module} import {command.attr} as main\nsys.exit(main())\n",
+            )
+    return folder / "bin"
+
+
+def packages_of(installed: Path) -> Path:
+    """Return the folder of the packages beside the folder of the commands."""
+    (packages,) = installed.parent.glob("lib/python*/site-packages")
+    return packages
+
+
 class TestTheCommandIsItself:
     """Exit status, signals, streams and PID are the command's own."""
 
@@ -143,6 +169,38 @@ class TestCommandsThatCannotRun:
             f"introspect-run: {program}: Permission denied; "
             f"did you mean `introspect-run python {program}`?\n"
         )
+
+    def test_not_executable_in_path(self, tmp_path: Path) -> None:
+        """So does a name that PATH leads to a script without that right, and to no other."""
+        program = script(tmp_path / "tool.py", "", 0o644)
+        (tmp_path / "last").mkdir()
+        script(tmp_path / "last" / "tool.py", "", 0o644)
+        path = f"/no/such/folder:{tmp_path}:{tmp_path}/last:{os.environ['PATH']}"
+        done = launched("tool.py", env=environment(PATH=path))
+
+        assert done.returncode == 126
+        assert done.stderr.decode() == (
+            f"introspect-run: {program}: Permission denied; "
+            f"did you mean `introspect-run python {program}`?\n"
+        )
+
+    def test_executable_further_on_in_path(self, tmp_path: Path) -> None:
+        """A program of that name in a later folder of PATH runs, as it does in a shell."""
+        (tmp_path / "later").mkdir()
+        script(tmp_path / "tool", "", 0o644)
+        script(tmp_path / "later" / "tool", "#!/bin/sh\necho later\n")
+        path = f"{tmp_path}:{tmp_path}/later:{os.environ['PATH']}"
+        done = launched("tool", env=environment(PATH=path))
+
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"later\n", b"")
+
+    def test_folder_in_path(self, tmp_path: Path) -> None:
+        """A folder that PATH leads to is no command."""
+        (tmp_path / "tool").mkdir()
+        done = launched("tool", env=environment(PATH=f"{tmp_path}:{os.environ['PATH']}"))
+
+        assert done.returncode == 127
+        assert done.stderr == b"introspect-run: tool: command not found\n"
 
     def test_without_shebang(self, tmp_path: Path) -> None:
         """A script whose first line names no interpreter ends with 126 and the command that works."""
@@ -334,6 +392,24 @@ class TestFailureOfOurs:
             "introspect-run: RuntimeError: broken; running the command without what this was for\n"
         )
 
+    @pytest.mark.parametrize("step", ["split", "find_program", "run"])
+    def test_broken_launch(self, step: str) -> None:
+        """An exception in what no launch can do without costs one line and the agent."""
+        done = with_broken(f"run.{step} = broken", "--debug", "sh", "-c", "echo hello; exit 3")
+
+        assert (done.returncode, done.stdout) == (3, b"hello\n")
+        assert done.stderr.decode() == (
+            "introspect-run: RuntimeError: broken; running the command without the agent\n"
+        )
+
+    def test_broken_version(self) -> None:
+        """A version that cannot be read is one line, and --version still runs nothing."""
+        done = with_broken("sys.modules['introspect.agent'] = None", "--version", "echo", "hello")
+
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr.startswith(b"introspect-run: ModuleNotFoundError: ")
+        assert done.stderr.count(b"\n") == 1
+
     def test_closed_standard_error(self) -> None:
         """A closed standard error does not keep the command from running."""
         words = " ".join(introspect_run())
@@ -342,27 +418,117 @@ class TestFailureOfOurs:
         assert plain("sh", "-c", f"{words} env -i sh -c 'exit 3' 2>&-").returncode == 3
 
 
+class TestBrokenInstallation:
+    """If our packages cannot be imported, one warning, and the command runs."""
+
+    @pytest.mark.parametrize(
+        ("text", "what"),
+        [
+            (None, "ImportError: cannot import name 'run'"),
+            ("def main(:", "SyntaxError: "),
+            ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+            ("", "AttributeError: "),
+            ("raise SystemExit(0)", "SystemExit: 0"),
+            ("def main(): raise RuntimeError('broken')", "RuntimeError: broken"),
+        ],
+    )
+    def test_the_command_runs(self, installed: Path, text: str | None, what: str) -> None:
+        """The command runs with the streams, status, signals and environment that it would have, and one line says why."""
+        replace_run(installed, text)
+        words = ["/bin/sh", "-c", "env; cat; grep SigIgn /proc/self/status; exit 3"]
+        done = plain(installed / "introspect-run", *words, stdin=b"in")
+
+        assert done.returncode == 3
+        assert done.stdout == plain(*words, stdin=b"in").stdout
+        assert done.stderr.decode().startswith(f"introspect-run: {what}")
+        assert done.stderr.endswith(b"; running the command without the agent\n")
+        assert done.stderr.count(b"\n") == 1
+
+    @pytest.mark.parametrize("package", ["bootstrap", "."])
+    def test_missing_package(self, installed: Path, package: str) -> None:
+        """So it does if a package of ours is missing, or all of them."""
+        ours = packages_of(installed) / "introspect"
+        ours.joinpath(package).rename(installed / "away")
+        done = plain(installed / "introspect-run", "echo", "hello")
+
+        assert (done.returncode, done.stdout) == (0, b"hello\n")
+        assert done.stderr.startswith(b"introspect-run: ModuleNotFoundError: ")
+        assert done.stderr.count(b"\n") == 1
+
+    @pytest.mark.parametrize("options", [["--debug", "--info"], ["--debug", "--"], ["--"]])
+    def test_options(self, installed: Path, options: list[str]) -> None:
+        """Our options are no part of the command, and its own are."""
+        replace_run(installed, None)
+        words = ["env", "echo", "--debug", "--"]
+
+        assert plain(installed / "introspect-run", *options, *words).stdout == b"--debug --\n"
+
+    def test_other_name(self, installed: Path) -> None:
+        """`introspect run` runs the command as well; what else `introspect` does has failed."""
+        replace_run(installed, None)
+        run_command = plain(installed / "introspect", "run", "--debug", "echo", "hello")
+        tables = plain(installed / "introspect", "tables")
+
+        assert (run_command.returncode, run_command.stdout) == (0, b"hello\n")
+        assert run_command.stderr.count(b"\n") == 1
+        assert (tables.returncode, tables.stdout) == (1, b"")
+
+    @pytest.mark.parametrize(
+        "words",
+        [[], ["--"], ["--info"], ["--help"], ["--version", "echo", "hello"], ["--verbose", "echo"]],
+    )
+    def test_nothing_to_run(self, installed: Path, words: list[str]) -> None:
+        """Without a command, or with an option that keeps it from running, one line and the status 2."""
+        replace_run(installed, None)
+        done = plain(installed / "introspect-run", *words)
+
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr.startswith(b"introspect-run: ImportError: ")
+        assert done.stderr.count(b"\n") == 1
+
+    def test_closed_standard_error(self, installed: Path) -> None:
+        """Nor does a closed standard error keep the command from running then."""
+        replace_run(installed, None)
+        line = f"{installed}/introspect-run sh -c 'exit 3' 2>&-"
+
+        assert plain("sh", "-c", line).returncode == 3
+
+    @pytest.mark.parametrize(
+        ("name", "text", "status", "message"),
+        [
+            ("no-such-command", None, 127, "command not found"),
+            ("./nothing", None, 127, "command not found"),
+            ("./file/below", "", 127, "command not found"),
+            ("", None, 127, "command not found"),
+            ("./lost", "#!/no/such/python\n", 127, "No such file or directory"),
+            ("./plain", None, 126, "Permission denied"),
+            ("plain", None, 126, "Permission denied"),
+            ("./no-shebang", "echo hello", 126, "Exec format error"),
+        ],
+    )
+    def test_commands_that_cannot_run(
+        self,
+        tmp_path: Path,
+        installed: Path,
+        name: str,
+        text: str | None,
+        status: int,
+        message: str,
+    ) -> None:
+        """A command that cannot run is answered as ever, behind the line on what failed of ours."""
+        replace_run(installed, None)
+        script(tmp_path / "plain", "", 0o644)
+        if text is not None:
+            script(tmp_path / name.split("/")[1], text)
+        env = environment(PATH=f"{tmp_path}:{os.environ['PATH']}")
+        done = plain(installed / "introspect-run", name, cwd=tmp_path, env=env)
+
+        assert done.returncode == status
+        assert done.stderr.decode().splitlines()[1:] == [f"introspect-run: {name}: {message}"]
+
+
 class TestPackageOfOurName:
     """An application may have a package called `introspect` on PYTHONPATH, which hides ours."""
-
-    @pytest.fixture
-    def installed(self, tmp_path: Path) -> Path:
-        """Lay us out as a wheel does, without the finder of an editable installation, and return the commands' folder."""
-        folder = tmp_path / "installed"
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-        (packages,) = folder.glob("lib/python*/site-packages")
-        (packages / "introspect").mkdir()
-        for name in PACKAGES:
-            (packages / "introspect" / name).symlink_to(folder_of(f"introspect.{name}"))
-        (packages / "introspect_run").symlink_to(folder_of("introspect_run"))
-        for command in entry_points(group="console_scripts"):
-            if command.name in ("introspect", "introspect-run"):
-                script(
-                    folder / "bin" / command.name,
-                    f"#!{folder}/bin/python\nimport sys\n"
-                    f"from {command.module} import {command.attr} as main\nsys.exit(main())\n",
-                )
-        return folder / "bin"
 
     def test_the_command_runs(self, tmp_path: Path) -> None:
         """The command runs with the streams, status and environment that it would have, and one line says what hides us."""
@@ -419,8 +585,7 @@ class TestPackageOfOurName:
 
     def test_a_mark_in_our_own_folder(self, installed: Path) -> None:
         """An `__init__.py` that another distribution has put between ours hides nothing."""
-        (packages,) = installed.parent.glob("lib/python*/site-packages")
-        (packages / "introspect" / "__init__.py").write_text("")
+        (packages_of(installed) / "introspect" / "__init__.py").write_text("")
         done = plain(installed / "introspect-run", "echo", "hello")
 
         assert (done.stdout, done.stderr) == (b"hello\n", b"")
@@ -429,3 +594,23 @@ class TestPackageOfOurName:
 def folder_of(package: str) -> Path:
     """Return the folder of a package of ours, wherever it is installed."""
     return Path(importlib.import_module(package).__path__[0])
+
+
+def replace_run(installed: Path, text: str | None) -> None:
+    """Leave of our package `bootstrap` nothing but a module `run` with this text, if any."""
+    bootstrap = packages_of(installed) / "introspect" / "bootstrap"
+    bootstrap.unlink()  # the link, not what it leads to
+    bootstrap.mkdir()
+    (bootstrap / "__init__.py").write_text("")
+    if text is not None:
+        (bootstrap / "run.py").write_text(text)
+
+
+def with_broken(statement: str, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """Run `introspect-run` with these words after a statement that breaks something of ours."""
+    code = (
+        "import sys; import introspect_run; from introspect.bootstrap import run\n"
+        "def broken(*_args, **_kwargs): raise RuntimeError('broken')\n"
+        f"{statement}; sys.exit(introspect_run.run())"
+    )
+    return plain(sys.executable, "-c", code, *words)
