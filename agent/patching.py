@@ -84,7 +84,8 @@ def timed(
     """
 
     def wrap(original: Function) -> Function:
-        return timed_call(original, _tested(before) if before else None, _tested(after), outermost)
+        ahead = _tested(before) if before else None
+        return timed_call(original, ahead, _tested(after, behind=True), outermost)
 
     return Patch(target, wrap, own)
 
@@ -116,8 +117,8 @@ def measured(
             original,
             Measure(
                 _tested(series_of),
-                _tested(failure_of) if failure_of else None,
-                _tested(detail_of) if detail_of else None,
+                _tested(failure_of, behind=True) if failure_of else None,
+                _tested(detail_of, behind=True) if detail_of else None,
                 rewrites,
             ),
         )
@@ -174,20 +175,26 @@ def rewriting_argument(target: str, position: int, rewrite: Function) -> Patch:
 
 def amended(target: str, amend: Function) -> Patch:
     """Return ``amend(args, kwargs, result)`` in place of the result of *target*."""
-    return Patch(target, lambda original: amended_call(original, _tested(amend)))
+    return Patch(target, lambda original: amended_call(original, _tested(amend, behind=True)))
 
 
 _fault = False
+_behind_alone = False
 
 
-def inject_faults(switched_on: bool) -> None:
-    """Make every observer installed from now on raise: a test of the guard, for tests only."""
-    global _fault
-    _fault = switched_on
+def inject_faults(switched_on: bool, *, behind_alone: bool = False) -> None:
+    """Make every observer installed from now on raise: a test of the guard, for tests only.
+
+    Where a ``before`` raises, its ``after`` is never reached, and no unit of work begins. With
+    *behind_alone* those raise that run behind the call: ``after``, ``failure_of``, ``detail_of``
+    and what amends a result.
+    """
+    global _fault, _behind_alone
+    _fault, _behind_alone = switched_on, behind_alone
 
 
-def _tested(observer: Function) -> Function:
-    if not _fault:
+def _tested(observer: Function, *, behind: bool = False) -> Function:
+    if not _fault or (_behind_alone and not behind):
         return observer
 
     @functools.wraps(observer)

@@ -56,7 +56,8 @@ def _start(environ: os._Environ[str]) -> None:
     work.configure(None)
     if found.log:
         _ship_logs(found)
-    patching.inject_faults(environ.get("INTROSPECT_TEST_FAULT") == "1")
+    fault = environ.get("INTROSPECT_TEST_FAULT")
+    patching.inject_faults(fault in ("1", "after"), behind_alone=fault == "after")
     install(found)
     guard.debug(f"started in process {os.getpid()}: metrics go to {found.statsd}")
 

@@ -634,6 +634,74 @@ class TestFaults:
         assert module.function(1, c=4) == (1, 2, (), 4, {})
         assert len(counted) == 1
 
+    def test_faults_behind_the_call_alone(self, module: ModuleType) -> None:
+        """What runs ahead of a call does so as ever, and each that runs behind it fails once."""
+        target = f"{module.__name__}:function"
+        ahead: list[str] = []
+        counted: list[int] = []
+        guard.configure(debug=False, on_error=lambda: counted.append(1))
+        patching.inject_faults(True, behind_alone=True)
+        patches = [
+            timed(target, before=lambda *_: ahead.append("before"), after=lambda *_: None),
+            timed(target, after=lambda *_: None),
+            noticed(target, lambda *_: ahead.append("notice")),
+            rewriting(target, lambda args, kwargs: ((args[0] + 1,), kwargs)),
+            rewriting_argument(target, 1, lambda args, _kwargs: args[1] * 10),
+            amended(target, lambda *_: "ours"),
+        ]
+        errors = []
+        for patch in patches:
+            counted.clear()
+            patching.apply([patch])
+            errors.append((module.function(1, c=4)[:2], len(counted)))
+            patching.undo_all()
+
+        assert ahead == ["before", "notice"]
+        assert errors == [
+            ((1, 2), 1),
+            ((1, 2), 1),
+            ((1, 2), 0),
+            ((2, 2), 0),
+            ((1, 20), 0),
+            ((1, 2), 1),
+        ]
+
+    @pytest.mark.parametrize("rewrites", [0, 1])
+    @pytest.mark.parametrize("lines", [False, True])
+    def test_faults_behind_a_measured_call(
+        self, module: ModuleType, declare: Callable[..., Metric], lines: bool, rewrites: int
+    ) -> None:
+        """A detail or a failure that cannot be told costs that; result and exception are theirs."""
+        series = declare("call", "timer").of()
+
+        def failing(a: Any, b: Any) -> Any:
+            raise KeyError("theirs", a, b)
+
+        module.failing = failing
+        counted: list[int] = []
+        guard.configure(debug=False, on_error=lambda: counted.append(1))
+        work.configure((lambda *_: None) if lines else None)
+        patching.inject_faults(True, behind_alone=True)
+        patching.apply(
+            measured(
+                f"{module.__name__}:{name}",
+                lambda _a, b: (b * 10, series) if rewrites else series,
+                failure_of=lambda *_: series,
+                detail_of=lambda *_: None,
+                rewrites=rewrites,
+            )
+            for name in ("function", "failing")
+        )
+        passed = 20 if rewrites else 2
+
+        assert module.function(1) == (1, passed, (), 3, {})
+        assert len(counted) == (1 if lines else 0)
+        with pytest.raises(KeyError) as caught:
+            module.failing(1, 2)
+        assert caught.value.args == ("theirs", 1, passed)
+        assert caught.value.__context__ is None
+        assert len(counted) == (2 if lines else 1)
+
     @pytest.mark.parametrize("target", ["failing", "failing_coroutine"])
     def test_faulty_observer_of_a_failing_call(self, module: ModuleType, target: str) -> None:
         """Their exception is still the one that is raised."""

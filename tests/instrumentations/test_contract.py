@@ -18,7 +18,7 @@ import pytest
 from django import VERSION
 
 from introspect import instrumentations
-from introspect.agent import guard, patching, work
+from introspect.agent import emitter, guard, patching, work, wrappers
 from introspect.agent.patching import ABSENT, APPLIED, INHERITED, WAITING, Patch
 from tests.helpers.processes import clean_environment
 from tests.instrumentations.contract_scenario import is_installed
@@ -291,7 +291,7 @@ every_outcome = pytest.mark.parametrize(
 def test_a_failing_observer_changes_nothing_and_is_counted(
     patch: Patch, outcome: Any, errors: list[str]
 ) -> None:
-    """With INTROSPECT_TEST_FAULT each observer raises: the outcome is the original's, the error counted."""
+    """With INTROSPECT_TEST_FAULT=1 each observer raises: the outcome is the original's, the error counted."""
     patching.inject_faults(True)
     try:
         probe = Probe(patch, outcome)
@@ -303,6 +303,64 @@ def test_a_failing_observer_changes_nothing_and_is_counted(
     assert probe.calls == [((argument,), {"key": argument})]
     # A patch that amends results has nothing to do where there is none.
     assert errors or isinstance(outcome, BaseException)
+
+
+SERIES = emitter.ERRORS.of()
+
+
+@pytest.fixture
+def behind(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What each patch made has behind its call, which is reached: all ahead of it succeeds."""
+    found: list[str] = []
+
+    def timed(original: Any, before: Any, *others: Any) -> Any:
+        found.append("after")
+        return wrappers.timed_call(original, before and (lambda *_: None), *others)
+
+    def measured(original: Any, measure: wrappers.Measure) -> Any:
+        found.extend(name for name in ("failure_of", "detail_of") if getattr(measure, name))
+        answer = (None, SERIES) if measure.rewrites else SERIES
+        measure = measure._replace(series_of=lambda *_args, **_kwargs: answer)
+        return wrappers.measured_call(original, measure)
+
+    def amended(original: Any, amend: Any) -> Any:
+        found.append("amend")
+        return wrappers.amended_call(original, amend)
+
+    monkeypatch.setattr(patching, "timed_call", timed)
+    monkeypatch.setattr(patching, "measured_call", measured)
+    monkeypatch.setattr(patching, "amended_call", amended)
+    return found
+
+
+@every_patch
+@every_outcome
+@pytest.mark.parametrize("detail", [False, True], ids=["", "detail"])
+def test_a_failure_behind_the_call_changes_nothing_and_is_counted(
+    patch: Patch,
+    outcome: Any,
+    detail: bool,
+    errors: list[str],
+    behind: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With INTROSPECT_TEST_FAULT=after those behind the call raise once reached: it ends as ever, they count."""
+    monkeypatch.setattr(work, "detail_wanted", detail)
+    patching.inject_faults(True, behind_alone=True)
+    try:
+        probe = Probe(patch, outcome)
+    finally:
+        patching.inject_faults(False)
+    argument = object()
+    raises = isinstance(outcome, BaseException)
+    reached = {"after": True, "amend": not raises, "failure_of": raises, "detail_of": detail}
+
+    assert probe.ends_as_the_original(argument, key=argument)
+    assert probe.calls == [((argument,), {"key": argument})]
+    fails = any(reached[name] for name in behind)
+    assert ("INTROSPECT_TEST_FAULT is set" in capsys.readouterr().err) == fails
+    assert not fails or len(errors) == 1
 
 
 @every_patch

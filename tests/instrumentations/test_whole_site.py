@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -157,16 +158,30 @@ def under_agent(
     return answers
 
 
-def test_observers_that_all_fail_change_no_answer(
-    expected: list[object], under_agent: Callable[..., list[object]], statsd: StatsdListener
+EVERYTHING_ON = {"INTROSPECT_DETAIL": "all", "INTROSPECT_SUPERUSER_ERRORS": "1"}
+
+
+@pytest.mark.parametrize("everything", [False, True], ids=["defaults", "everything-on"])
+@pytest.mark.parametrize("fault", ["1", "after"])
+def test_observers_that_fail_change_no_answer(
+    fault: str,
+    everything: bool,
+    expected: list[object],
+    under_agent: Callable[..., list[object]],
+    statsd: StatsdListener,
+    tmp_path: Path,
 ) -> None:
-    """With each observer of ours raising, every byte is the site's own, and the errors are counted."""
-    found = under_agent(INTROSPECT_STATSD=statsd.address, INTROSPECT_TEST_FAULT="1")
+    """With observers raising, all or those behind the call, every byte is the site's, and each error counts."""
+    more = {**EVERYTHING_ON, "INTROSPECT_LOG": f"file://{tmp_path / 'log'}"} if everything else {}
+    found = under_agent(INTROSPECT_STATSD=statsd.address, INTROSPECT_TEST_FAULT=fault, **more)
     statsd.settle()
 
     assert found == expected
     assert statsd.count(f"{SERVICE}.introspect.errors") > len(expected)
-    assert not [name for name in statsd.names() if name.startswith(f"{SERVICE}.view")]
+    # Without an observer ahead of it no request begins. Without those behind it none is known to be
+    # answered, but what the server still holds at its exit is told, as aborted.
+    lost = f"{SERVICE}.view" if fault == "1" else f"{SERVICE}.response"
+    assert not [name for name in statsd.names() if name.startswith(lost)]
 
 
 @pytest.mark.parametrize("form", ["plain", "dogstatsd"])
