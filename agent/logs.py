@@ -47,6 +47,8 @@ _UNBOUNDED: Final = ("extra", "introspect")
 MASK: Final = "********************"
 
 CUT: Final = "…[cut]"
+# In the place of an object: those who keep lines refuse a text where they have seen objects.
+_LEFT_OUT: Final = {CUT: CUT}
 
 # Names that Django's SafeExceptionReporterFilter hides, in any version, and a few more.
 _SECRET_NAME = re.compile(
@@ -495,7 +497,7 @@ def encode(line: Line, events: Sequence[str] = ()) -> bytes:
         data = dumped(_cut(shaped, longest))
     if len(data) > room:
         # What the application has put there; all else is a few short texts.
-        rest = {key: value for key, value in shaped.items() if key not in _UNBOUNDED}
+        rest = {key: _LEFT_OUT if key in _UNBOUNDED else it for key, it in shaped.items()}
         return dumped(_cut(rest, longest))
     return data[: -len(closing)] + tail + closing if tail else data
 

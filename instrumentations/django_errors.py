@@ -108,15 +108,34 @@ def _is_privileged(user: Any) -> bool:
 # A mistake in a statement: SQLite's SQLITE_ERROR, MySQL's unknown column.
 _MISTAKES = frozenset({1, 1054})
 
+# How many exceptions that were raised because of one another are looked at: cycles do occur.
+CHAIN = 100
+
 
 def _is_database_trouble(error: BaseException) -> bool:
     """Tell whether asking the database for the user would fail, or wait, like the view did."""
     from django.db import InterfaceError, OperationalError
 
-    if not isinstance(error, (InterfaceError, OperationalError)):
-        return False
+    return any(
+        isinstance(each, (InterfaceError, OperationalError)) and not _is_mistake(each)
+        for each in _chain(error)
+    )
+
+
+def _is_mistake(error: BaseException) -> bool:
     code = error.args[0] if error.args else None
-    return getattr(error.__cause__, "sqlite_errorcode", code) not in _MISTAKES
+    return getattr(error.__cause__, "sqlite_errorcode", code) in _MISTAKES
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return *error* and those it was raised from, or in the handling of, hidden or not."""
+    chain, seen = [error], {id(error)}
+    for each in chain:
+        for other in (each.__cause__, each.__context__):
+            if other is not None and id(other) not in seen and len(chain) < CHAIN:
+                seen.add(id(other))
+                chain.append(other)
+    return chain
 
 
 @contextlib.contextmanager

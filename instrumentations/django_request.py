@@ -267,11 +267,15 @@ def asgi_called(args: Any, _kwargs: Any) -> Any:
     previous = _current()
     if previous.scope is not None and _goes_on(previous, scope, task):
         return PASS
-    headers = {name.decode("latin-1"): value for name, value in scope.get("headers") or ()}
+    sent = scope.get("headers") or ()
+    names = {name for name, _ in sent}
 
-    def header(name: str) -> Any:
-        value = headers.get(name)
-        return value if value is None else value.decode("latin-1")
+    def header(name: str) -> str | None:
+        key = name.encode("latin-1")
+        if key not in names:
+            return None
+        # What is sent twice is joined, as servers do for WSGI, and then valid as no ID.
+        return b",".join(value for other, value in sent if other == key).decode("latin-1")
 
     policy = correlation.policy
     request = Request(policy.accept(header, policy.asgi_keys))

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from introspect.agent import correlation, logs, metrics, settings, work
 from introspect.agent.correlation import Inbound
+from introspect.console import lines
 
 
 @pytest.fixture(autouse=True)
@@ -236,7 +237,7 @@ def test_any_extra_any_format(extra: dict[str, Any], message: Any, form: str) ->
 def test_oversized_lines_are_cut_with_a_mark(form: str) -> None:
     """A line that would be too long is cut, says so, and keeps its moment, level, place and message."""
     use(LOG_FORMAT=form)
-    made = record("\x01" * 9000, **{f"key{n}": "\x02" * 2000 for n in range(60)})
+    made = record("\x01" * 9000, **{f"field{n}": "\x02" * 2000 for n in range(60)})
 
     found = line(made)
 
@@ -246,6 +247,31 @@ def test_oversized_lines_are_cut_with_a_mark(form: str) -> None:
     assert found["message"].startswith("\x01")
     if form == "ecs":
         assert found["log.origin.file.line"] == 42
+
+
+@pytest.mark.parametrize(
+    ("form", "key"), [("json", "extra"), ("logstash", "extra"), ("ecs", "introspect")]
+)
+def test_extras_that_are_too_long_even_when_cut_leave_a_mark(form: str, key: str) -> None:
+    """In place of extras that no cutting makes short enough is an object that says so, and all else is whole."""
+    use(LOG_FORMAT=form)
+
+    found = line(record("hello", **{f"field{n}": "\x02" * 128 for n in range(50)}))
+
+    assert found[key] == {logs.CUT: logs.CUT}
+    assert found["message"] == "hello"
+    few = line(record("hello", shelf=3))
+    assert found.keys() == few.keys()
+    assert type(found[key]) is type(few[key])
+
+
+def test_the_mark_of_extras_reaches_the_console() -> None:
+    """The console keeps the mark in the place of a record's extras, as it keeps extras."""
+    made = record("hello", **{f"field{n}": "\x02" * 128 for n in range(50)})
+
+    read = lines.read_line(logs.line_of(made), made.created, 0)
+
+    assert json.loads(read.values["extra"]) == {logs.CUT: logs.CUT}
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,9 @@ from tests.helpers.processes import clean_environment, wait_until
 
 LINE = b'{"message":"a line"}\n'
 
+# As they are, before a fixture replaces them.
+BETWEEN_TRIES = outputs.SECONDS_BETWEEN_TRIES
+
 
 def outputs_to(*addresses: str) -> Outputs:
     """Return the outputs that `INTROSPECT_LOG` names."""
@@ -419,6 +422,38 @@ def test_a_delivery_that_fails_in_any_way_is_tried_again(
     assert "RuntimeError: nobody foresaw this" in capsys.readouterr().err
 
 
+def test_the_pauses_between_tries_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each failure makes the next pause longer, up to the last, which repeats; a success starts afresh."""
+    pauses: list[float] = []
+    documented = [0.1, 0.5, 1.0, 5.0, 15.0]
+    monkeypatch.setattr(outputs, "SECONDS_BETWEEN_TRIES", BETWEEN_TRIES)
+    monkeypatch.setattr(outputs, "time", _Clock(pauses))
+    outcomes = [False] * 8 + [True] + [False] * 2 + [True]
+    delivered: list[bytes] = []
+
+    def deliver(lines: Sequence[bytes]) -> None:
+        if not outcomes.pop(0):
+            raise ConnectionRefusedError("nobody there")
+        delivered.extend(lines)
+
+    shipper = outputs.Shipper(settings.Output("tcp", LOOPBACK, 1), deliver)  # type: ignore[arg-type]
+    for number in (1, 2):
+        shipper.write(b"%d\n" % number)
+        wait_until(lambda count=number: len(delivered) == count)
+
+    assert pauses == [*documented, 15.0, 15.0, 15.0, 0.1, 0.5]
+    assert delivered == [b"1\n", b"2\n"]
+
+
+class _Clock:
+    """The module `time`, but for its pauses, which are noted and not made."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    def __init__(self, pauses: list[float]) -> None:
+        self.sleep = pauses.append
+
+
 def test_a_full_queue_drops_and_counts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -500,6 +535,40 @@ for pid in children: os.waitpid(pid, 0)
     wait_until(lambda: len(tcp.lines) >= 201)
     texts = [json.loads(line)["message"] for line in tcp.lines]
     expected = ["before", *(f"parent {n}" for n in range(50))]
+    expected += [f"child {child} {n}" for child in range(3) for n in range(50)]
+    assert sorted(texts) == sorted(expected)
+
+
+def test_what_is_queued_before_a_fork_is_the_parents(tmp_path: Path) -> None:
+    """Lines that still wait for a server when their process forks arrive once, and not from the children."""
+    port, forked = free_port(), tmp_path / "forked"
+    code = f"""{PREAMBLE}
+from introspect.agent import outputs as module
+module.SECONDS_BETWEEN_TRIES = (0.05,)
+module.SECONDS_AT_EXIT = 30.0
+for n in range(50): write(f'before {{n}}')
+time.sleep(0.2)
+children = []
+for child in range(3):
+    pid = os.fork()
+    if not pid:
+        for n in range(50): write(f'child {{child}} {{n}}')
+        sys.exit()
+    children.append(pid)
+open(sys.argv[2], 'w').close()
+for n in range(50): write(f'parent {{n}}')
+for pid in children: os.waitpid(pid, 0)
+"""
+    words = [sys.executable, "-c", code, f"tcp://{LOOPBACK}:{port}", str(forked)]
+    with subprocess.Popen(words, env=clean_environment()) as process:
+        wait_until(forked.exists)
+        with contextlib.closing(TcpServer(port)) as server:
+            assert process.wait(60) == 0
+            wait_until(lambda: len(server.lines) >= 250)
+            time.sleep(0.2)  # for what would come twice
+            texts = [json.loads(line)["message"] for line in server.lines]
+
+    expected = [f"{name} {n}" for name in ("before", "parent") for n in range(50)]
     expected += [f"child {child} {n}" for child in range(3) for n in range(50)]
     assert sorted(texts) == sorted(expected)
 

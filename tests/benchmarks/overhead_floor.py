@@ -8,6 +8,7 @@ datagram, always the same: what even the least costs that sends what it measures
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import socket
 from http.client import HTTPConnection
@@ -37,6 +38,8 @@ PATCHED = (
     (HTTPConnectionPool, "urlopen"),
     (HTTPConnection, "endheaders"),
     (HTTPConnection, "getresponse"),
+    (logging.Logger, "handle"),
+    (logging.Handler, "handle"),
 )
 
 _samples: list[float] = []

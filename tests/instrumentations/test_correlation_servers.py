@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from tests.helpers import rawhttp
-from tests.helpers.processes import wait_until
-from tests.helpers.site import Site
+from tests.helpers.processes import REPOSITORY, introspect_run, wait_until
+from tests.helpers.serve import serve
+from tests.helpers.site import PROJECT, Site
 from tests.helpers.statsd import StatsdListener
 from tests.instrumentations.http_server import Server as Web
-from tests.instrumentations.story_site import SERVERS, Story, manage, story
+from tests.instrumentations.story_site import SERVERS, Story, environment, manage, story
 
 ID = "9110dbba-6dd9-4d1c-8828-11be81ac0561"
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -247,7 +248,30 @@ def test_a_request_that_the_server_refuses_has_no_id_of_another(running: Story) 
         for line in running.lines()
         if line["logger"] in ("gunicorn.error", "uvicorn.error") and line["level"] == "WARNING"
     ]
-    assert [line["correlation_id"] for line in refusals] == ["-"] * len(refusals)
+    assert refusals
+    assert {line["correlation_id"] for line in refusals} == {"-"}
+
+
+@pytest.mark.parametrize(("under", "shown"), [(introspect_run(), "documented-0001"), ([], "-")])
+def test_uvicorns_access_lines_as_documented(
+    stocked_site: Site, tmp_path: Path, under: list[str], shown: str
+) -> None:
+    """The log configuration in `docs/servers/uvicorn.md` shows the ID, and `-` where the agent is not there."""
+    document = (REPOSITORY / "docs" / "servers" / "uvicorn.md").read_text()
+    [snippet] = re.findall(r"^```json\n(.*?)^```$", document, re.DOTALL | re.MULTILINE)
+    configuration = tmp_path / "log.json"
+    configuration.write_text(snippet)
+    command = [*under, *SERVERS["uvicorn"], f"--log-config={configuration}"]
+
+    # The site of `tests/project`: the story's own format needs the agent.
+    env = {**environment(stocked_site, tmp_path / "log"), "DJANGO_SETTINGS_MODULE": "shop.settings"}
+    with serve(command, env, PROJECT) as server:
+        rawhttp.get(f"{server.base_url}/nowhere/", {"X-Request-ID": "documented-0001"})
+        line = wait_until(lambda: re.search(r".*GET /nowhere/.*", server.stdout))
+        assert "Logging error" not in server.stderr
+
+    assert re.search(r'127\.0\.0\.1:\d+ - "GET /nowhere/ HTTP/1\.1" 404', line.group())
+    assert line.group().endswith(f" {shown}")
 
 
 def test_runservers_lines(stocked_site: Site, tmp_path: Path) -> None:

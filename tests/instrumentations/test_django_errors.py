@@ -20,6 +20,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from introspect.agent import work
 from introspect.bootstrap import start
+from introspect.instrumentations import django_errors
 from tests.instrumentations import handlers
 from tests.instrumentations.handlers import Answer
 
@@ -74,6 +75,41 @@ def database_error(request: HttpRequest) -> HttpResponse:
     raise OperationalError("server closed the connection unexpectedly")
 
 
+def chained(error: BaseException, *, how: str) -> None:
+    """Raise what a layer above the database makes of *error*; it ends in a cycle, as none should."""
+    try:
+        raise error
+    except type(error) as caught:
+        if how == "from":
+            raise ValueError("no such value") from caught
+        if how == "from another":
+            raise ValueError("no such value") from LookupError("of the layer's own")
+        if how == "from None":
+            raise ValueError("no such value") from None
+        if how == "in a cycle":
+            caught.__context__ = LookupError("around")
+            caught.__context__.__cause__ = caught
+        if how == "far away":
+            for number in range(10):
+                following = ValueError(f"layer {number}")
+                following.__cause__, caught = caught, following  # type: ignore[assignment]
+        raise ValueError("no such value") from caught
+
+
+def database_error_below(request: HttpRequest, how: str) -> HttpResponse:
+    """Fail with another exception, made of that of a database that has gone away."""
+    from django.db import OperationalError
+
+    chained(OperationalError("server closed the connection unexpectedly"), how=how)
+    return HttpResponse()
+
+
+def other_error_below(request: HttpRequest, how: str) -> HttpResponse:
+    """Fail with an exception that was made of one that has nothing to do with the database."""
+    chained(KeyError("isbn"), how=how)
+    return HttpResponse()
+
+
 def broken_sql(request: HttpRequest) -> HttpResponse:
     """Fail for a mistake in a statement, which the database has told us."""
     from django.db import connection
@@ -124,6 +160,8 @@ PATTERNS = [
     path("boom-after-user/", boom_after_user),
     path("fine/", fine),
     path("database/", database_error),
+    path("database-below/<how>/", database_error_below),
+    path("other-below/<how>/", other_error_below),
     path("broken-sql/", broken_sql),
     path("lazy/", lazy_locals),
 ]
@@ -412,6 +450,54 @@ def test_the_database_is_down(start_agent: Start, site: Site, fetch: Fetch) -> N
 
     assert get(fetch, "/database/", site.cookies["root"]).comparable() == without
     assert not agent.counts("db.default.")
+
+
+HOW = ["from", "from another", "from None", "in a cycle", "far away"]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_the_database_is_down_and_another_exception_says_so(
+    start_agent: Start, site: Site, fetch: Fetch, how: str
+) -> None:
+    """Where an exception was raised because of the database, it is not asked either."""
+    url, cookie = f"/database-below/{how}/", site.cookies["root"]
+    without = get(fetch, url, cookie).comparable()
+    agent = start_agent(SUPERUSER_ERRORS="1")
+    agent.clear()
+
+    assert get(fetch, url, cookie).comparable() == without
+    assert not agent.counts("db.default.")
+
+
+@pytest.mark.filterwarnings("ignore:Cycle in the exception chain")  # Django's page says so
+@pytest.mark.parametrize("how", HOW)
+def test_an_exception_with_a_cause_has_a_page(
+    start_agent: Start, site: Site, fetch: Fetch, how: str
+) -> None:
+    """An exception that was made of any other than the database's is shown to a superuser."""
+    start_agent(SUPERUSER_ERRORS="1")
+
+    text = text_of(get(fetch, f"/other-below/{how}/", site.cookies["root"]))
+
+    assert "<title>ValueError at /other-below/" in text
+
+
+def test_a_chain_without_end_is_followed_so_far() -> None:
+    """However many exceptions hang together, so many are looked at."""
+    from django.db import OperationalError
+
+    error: BaseException = OperationalError("gone")
+    for _ in range(django_errors.CHAIN - 1):
+        following = ValueError()
+        following.__cause__ = following.__context__ = error
+        error = following
+    assert django_errors._is_database_trouble(error)
+
+    for _ in range(10_000):
+        following = ValueError()
+        following.__cause__ = following.__context__ = error
+        error = following
+    assert not django_errors._is_database_trouble(error)
 
 
 def test_the_database_is_gone_when_it_is_asked(

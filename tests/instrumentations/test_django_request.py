@@ -15,6 +15,7 @@ import re
 import sys
 import threading
 import time
+import uuid
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -1399,6 +1400,62 @@ class TestQueue:
         fetch("/", x_request_start=f"t={time.time() - 3:.3f}")
 
         assert 2900 <= agent.values("request.queue")[0] < 10_000
+
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+TWICE = [
+    (
+        "traceparent",
+        [f"00-{TRACE}-b7ad6b7169203331-01", "00-badc0ffee0badc0ffee0badc0ffee0ba-b7ad6b7169203331-01"],
+    ),
+    ("X-Request-ID", ["inbound-0001", "inbound-0002"]),
+]  # fmt: skip
+
+
+class TestInbound:
+    """Which of the headers that a request brings say what its ID is."""
+
+    @pytest.fixture(autouse=True)
+    def _site(self, django: Callable[..., None], views: Any) -> None:
+        from django.urls import path
+
+        django(ROOT_URLCONF=urlconf(path("", views.plain)))
+
+    @pytest.mark.parametrize(("name", "values"), TWICE)
+    def test_a_header_that_is_sent_twice_is_refused(
+        self, name: str, values: list[str], agent: Agent
+    ) -> None:
+        """Of two IDs or two `traceparent`s under ASGI neither counts, as under WSGI, which joins them."""
+        twice = scope()
+        twice["headers"] += [(name.lower().encode(), value.encode()) for value in values]
+
+        by_asgi = asyncio.run(call_asgi(twice)).header("X-Request-ID")
+        key = f"HTTP_{name.upper().replace('-', '_')}"
+        by_wsgi = WsgiCall(environ(**{key: ",".join(values)})).read().header("X-Request-ID")
+
+        for made in (by_asgi, by_wsgi):
+            assert str(uuid.UUID(made)) == made
+            assert uuid.UUID(made).version == 4
+
+    def test_the_same_header_sent_once_is_accepted(self, agent: Agent) -> None:
+        """Under ASGI a header that is there once counts, however often others are."""
+        once = scope(x_request_id="inbound-0001")
+        once["headers"] += [(b"cookie", b"a=1"), (b"cookie", b"b=2")]
+
+        assert asyncio.run(call_asgi(once)).header("X-Request-ID") == "inbound-0001"
+
+    def test_another_list_of_headers(
+        self, fetch: Callable[..., Answer], start_agent: Callable[..., Agent]
+    ) -> None:
+        """With `X-Trace` as the only header it is what is taken and answered with, and no default is."""
+        start_agent(CORRELATION_HEADERS="X-Trace")
+
+        given = fetch("/", x_trace="inbound-0001", x_request_id="ignored-0001")
+        made = fetch("/", x_request_id="ignored-0001", traceparent=TWICE[0][1][0])
+
+        assert given.header("X-Trace") == "inbound-0001"
+        assert uuid.UUID(made.header("X-Trace")).version == 4
+        assert given.header("X-Request-ID") is made.header("X-Request-ID") is None
 
 
 class TestIgnoredPaths:
