@@ -48,6 +48,7 @@ _ROWS = re.compile(r"(\(\?…?\))(?:\s*,\s*\(\?…?\))+")
 _QUOTES = re.compile(r'["`\[\]]')
 _SPACE = re.compile(r"\s+")
 _PLAIN_NAME = re.compile(r'"[A-Za-z_][A-Za-z0-9_$ .-]*"')
+_BEFORE_VALUE = re.compile(r"(?:[=<>]|\b(?:LIKE|GLOB|MATCH|REGEXP)|\bIN\s*\()\s*\Z", re.IGNORECASE)
 _TABLE = re.compile(
     r"\b(?:FROM|INTO|UPDATE|JOIN|TABLE)\s+(?:ONLY\s+|IF\s+(?:NOT\s+)?EXISTS\s+)?"
     r'((?:["`\[]?\w+["`\]]?\.)?["`\[]?\w+["`\]]?)',
@@ -83,7 +84,10 @@ def normalise(sql: str, *, mysql: bool = False) -> Normalised:
 
 
 def _normalise(sql: str, *, mysql: bool) -> Normalised:
+    end_of_value = 0
+
     def replaced(match: re.Match[str]) -> str:
+        nonlocal end_of_value
         kind = match.lastgroup
         text = match.group()
         if kind == "comment":
@@ -91,7 +95,10 @@ def _normalise(sql: str, *, mysql: bool) -> Normalised:
         if kind == "name":
             return text
         if kind == "double" and not mysql and _PLAIN_NAME.fullmatch(text):
-            return text
+            follows_value = end_of_value and sql[end_of_value : match.start()].strip() == ","
+            if not (follows_value or _is_value(sql, match)):
+                return text
+            end_of_value = match.end()
         return "?"
 
     tokens = _MYSQL_TOKENS if mysql else _STANDARD_TOKENS
@@ -101,3 +108,13 @@ def _normalise(sql: str, *, mysql: bool) -> Normalised:
     if len(text) > LONGEST:
         text = text[: LONGEST - 1] + "…"
     return Normalised(text, _QUOTES.sub("", table.group(1)) if table else None)
+
+
+def _is_value(sql: str, name: re.Match[str]) -> bool:
+    """Tell whether what looks like a quoted *name* is compared with, or assigned.
+
+    SQLite takes it for a string where there is no such column; what Django compares with is the
+    name of a column behind that of its table.
+    """
+    before = sql[max(0, name.start() - 20) : name.start()]
+    return _BEFORE_VALUE.search(before) is not None and sql[name.end() : name.end() + 1] != "."
