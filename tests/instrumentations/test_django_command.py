@@ -88,10 +88,14 @@ def test_a_command_of_many_queries(site: Site, tmp_path: Path, statsd: StatsdLis
 def test_secrets_by_the_names_that_the_command_gives_them(
     site: Site, tmp_path: Path, words: list[str], expected: str
 ) -> None:
-    """An argument is masked by the name that its command knows it under, however it was written."""
+    """An argument is masked by the name that its command knows it under, in its line and its SQL comments."""
     file = tmp_path / "log"
     done = manage(site, file, "keep_secret", *words, DETAIL="all", SQL_COMMENT="path")
     assert done.returncode == 0, done.stderr
+
+    assert "ran /* manage.py keep_secret " in done.stdout
+    assert "hunter" not in done.stdout
+    assert "0042" not in done.stdout
 
     assert "hunter" not in file.read_text()
     assert "0042" not in file.read_text()

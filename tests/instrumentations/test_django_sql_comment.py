@@ -322,7 +322,9 @@ def test_executemany(start_agent: Start, server: Server) -> None:
     with server.seen() as seen, server.connection.cursor() as cursor:
         cursor.executemany("INSERT INTO pair (a, b) VALUES (%s, %s)", [(1, 2), (3, 4)])
 
-    assert any("2014/pycon" in statement for statement in seen)
+    inserts = [statement for statement in seen if "INTO pair" in statement]
+    assert inserts
+    assert all("2014/pycon" in statement for statement in inserts)
     assert server.run("SELECT COUNT(*) FROM pair") == (2,)
 
 

@@ -1,10 +1,11 @@
 """Take secrets in each way that argparse knows."""
 
 from django.core.management.base import BaseCommand
+from django.db import connection
 
 
 class Command(BaseCommand):
-    """`manage.py keep_secret [NUMBER [TOKEN]] [-p X] [--tokens X…] [--pin-key N] [--secret-file X]`: do nothing."""
+    """`manage.py keep_secret [NUMBER [TOKEN]] [-p X] [--tokens X…] [--pin-key N] [--secret-file X]`: ask once."""
 
     help = __doc__
 
@@ -19,4 +20,8 @@ class Command(BaseCommand):
         parser.add_argument("--url")
 
     def handle(self, *args, **options):
-        """Do nothing."""
+        """Ask the database, and show what it was asked: SQLite itself tells."""
+        with connection.cursor() as cursor:
+            connection.connection.set_trace_callback(lambda text: self.stdout.write(f"ran {text}"))
+            cursor.execute("SELECT 1")
+            connection.connection.set_trace_callback(None)
