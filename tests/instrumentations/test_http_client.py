@@ -345,7 +345,9 @@ class TestUrllib:
 
         with requests.Session() as session:
             session.mount("file://", Files())
-            assert session.get((tmp_path / "file").as_uri()).content == b"local"
+            answer = session.get((tmp_path / "file").as_uri())
+            assert answer.content == b"local"
+            answer.raw.close()
         opener.open(web.url).close()
 
         assert agent.counts("http.status") == {
