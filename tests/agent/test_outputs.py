@@ -524,7 +524,7 @@ def test_exit_waits_a_bounded_time() -> None:
 
 
 def test_a_forked_process_ships_its_own_lines(tcp: TcpServer) -> None:
-    """After a fork, parent and child each send their own lines, once, whatever was queued then."""
+    """After a fork, parent and child each send their own lines, once."""
     code = f"""{PREAMBLE}
 import atexit
 write('before'); time.sleep(0.3)
