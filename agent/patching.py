@@ -132,7 +132,10 @@ def noticed(target: str, notice: Function) -> Patch:
 
 
 def rewriting(target: str, rewrite: Function) -> Patch:
-    """Call *target* with other arguments: ``rewrite(args, kwargs)`` returns both anew."""
+    """Call *target* with other arguments: ``rewrite(args, kwargs)`` returns both anew.
+
+    It may return a third thing, a function that is to be called with them instead.
+    """
 
     def wrap(original: Function) -> Function:
         change = _tested(rewrite)
@@ -145,7 +148,8 @@ def rewriting(target: str, rewrite: Function) -> Patch:
             except Exception:
                 guard.swallow(change)
                 changed = (args, kwargs)
-            return original(*changed[0], **changed[1])
+            function = original if len(changed) == 2 else changed[2]  # noqa: PLR2004
+            return function(*changed[0], **changed[1])
 
         return rewritten
 

@@ -457,6 +457,7 @@ _NOBODYS = correlation.Inbound(correlation.NONE)
 SECONDS_BETWEEN_READINGS = 10.0
 
 _last_overhead_seconds = 0.0
+_forked_within: str | None = None
 _next_readings = 0.0
 _take_readings: Callable[[Work], None] | None = None
 _on_end: Callable[[Work, float], None] | None = None
@@ -480,12 +481,13 @@ _overflowing = _thread.allocate_lock()
 
 def _leave_parent() -> None:
     """See to it that a forked child sends what it measures itself, and nothing of its parent's."""
-    global _last_overhead_seconds, _overflowing
+    global _last_overhead_seconds, _overflowing, _forked_within
     _overflowing = _thread.allocate_lock()
     _last_overhead_seconds = 0.0
     _process.start_afresh()
-    unit = current.get()
-    if unit is not _process:
+    unit = active()
+    if unit is not None:
+        _forked_within = unit.correlation_id
         unit.finish()  # it ends in the parent; here only its correlation ID lives on
         unit.scope = None
 
@@ -535,6 +537,11 @@ def active() -> Work | None:
     """Return the current unit of work, unless it has ended, or there is none."""
     work = _current()
     return None if work.finished or work is _process else work
+
+
+def forked_within() -> str | None:
+    """Return the ID of the unit within which this process, or a parent of it, was forked."""
+    return _forked_within
 
 
 def leave() -> None:

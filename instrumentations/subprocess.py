@@ -20,34 +20,32 @@ _MARK = "_INTROSPECT_LAUNCH"
 # Linux takes no longer word on a command line than 128 KiB, with the zero at its end.
 LONGEST_WORD = 128 * 1024 - 1
 
-# What each of os.spawn* runs in the child with our environment, and what takes another.
-_WITH_ENVIRONMENT = {os.execv: os.execve, os.execvp: os.execvpe}
-
 
 def process_starts(args: Any, kwargs: Any) -> Any:
     """Add the ID to the environment of ``Popen``'s child."""
-    environ = _with_id(kwargs.get("env")) if len(args) <= _ENV_POSITION else None
+    environ = _with_id(kwargs.get("env"), _of_unit()) if len(args) <= _ENV_POSITION else None
     return (args, kwargs) if environ is None else (args, {**kwargs, "env": environ})
 
 
 def process_spawns(args: Any, kwargs: Any) -> Any:
     """Add the ID to the environment of ``posix_spawn(path, argv, env, …)``."""
-    environ = _with_id(args[2]) if len(args) > 2 else None  # noqa: PLR2004  the environment
+    environ = _with_id(args[2], _of_unit()) if len(args) > 2 else None  # noqa: PLR2004
     return (args, kwargs) if environ is None else ((*args[:2], environ, *args[3:]), kwargs)
 
 
-def process_forks(args: Any, kwargs: Any) -> Any:
-    """Add the ID to the environment of ``_spawnvef(mode, file, args, env, execute)``.
+def process_becomes(args: Any, kwargs: Any) -> Any:
+    """Add the ID to the environment of ``execve(path, argv, env)``.
 
-    This is what all of ``os.spawn*`` call.
+    This is what ``os.spawn*`` call as well, in the child that they have forked.
     """
-    mode, file, words, env, execute = args
-    if env is None and execute not in _WITH_ENVIRONMENT:
-        return args, kwargs
-    environ = _with_id(env)
-    if environ is None:
-        return args, kwargs
-    return (mode, file, words, environ, _WITH_ENVIRONMENT.get(execute, execute)), kwargs
+    environ = _with_id(args[2], _of_fork()) if len(args) > 2 else None  # noqa: PLR2004
+    return (args, kwargs) if environ is None else ((*args[:2], environ, *args[3:]), kwargs)
+
+
+def process_becomes_as_it_is(args: Any, kwargs: Any) -> Any:
+    """Let ``execv(path, argv)``, which takes no environment, be an ``execve`` with the ID."""
+    environ = _with_id(None, _of_fork()) if len(args) == 2 and not kwargs else None  # noqa: PLR2004
+    return (args, kwargs) if environ is None else ((*args, environ), kwargs, os.execve)
 
 
 def shell_runs(args: Any, kwargs: Any) -> Any:
@@ -69,16 +67,25 @@ def shell_runs(args: Any, kwargs: Any) -> Any:
     return (args if len(rewritten) > LONGEST_WORD else (rewritten,)), kwargs
 
 
-def _with_id(environ: Any) -> dict[str, str] | None:
-    """Return *environ* with the ID; ``None`` outside a unit, or if it is the application's own."""
+def _of_unit() -> str | None:
     unit = work.active()
-    if unit is None:
+    return None if unit is None else unit.correlation_id
+
+
+def _of_fork() -> str | None:
+    # A unit ends at a fork in the child, since it goes on in the parent.
+    return _of_unit() or work.forked_within()
+
+
+def _with_id(environ: Any, correlation_id: str | None) -> dict[str, str] | None:
+    """Return *environ* with the ID; ``None`` if there is none, or if *environ* is another one."""
+    if correlation_id is None:
         return None
     if environ is None:
         environ = os.environ
     elif not _is_made_from_ours(environ):
         return None
-    return {**environ, correlation.CHILD_VARIABLE: unit.correlation_id}
+    return {**environ, correlation.CHILD_VARIABLE: correlation_id}
 
 
 def _is_made_from_ours(environ: Any) -> bool:
@@ -92,6 +99,7 @@ PATCHES = (
     rewriting("subprocess:Popen.__init__", process_starts),
     rewriting("os:posix_spawn", process_spawns),
     rewriting("os:posix_spawnp", process_spawns),
-    rewriting("os:_spawnvef", process_forks),
+    rewriting("os:execve", process_becomes),
+    rewriting("os:execv", process_becomes_as_it_is),
     rewriting("os:system", shell_runs),
 )

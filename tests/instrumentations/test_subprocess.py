@@ -41,6 +41,17 @@ def status_of(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def forked(run: Callable[[], Any]) -> int:
+    """Run something in a forked child, and return the child's exit status; 127 if it came to an end."""
+    pid = os.fork()
+    if pid:
+        return status_of(pid)
+    try:
+        run()
+    finally:
+        os._exit(127)
+
+
 Start = Callable[[list[str], Any], int]
 
 # Each starts a program with an environment and returns its exit status. Those without an `e` use the process's own.
@@ -51,12 +62,23 @@ WITH_ENVIRONMENT: dict[str, Start] = {
     "spawnvpe": lambda words, env: os.spawnvpe(os.P_WAIT, words[0], words, env),
     "spawnle": lambda words, env: os.spawnle(os.P_WAIT, words[0], *words, env),
     "spawnlpe": lambda words, env: os.spawnlpe(os.P_WAIT, words[0], *words, env),
+    "fork, execve": lambda words, env: forked(lambda: os.execve(words[0], words, env)),
+    "fork, execvpe": lambda words, env: forked(lambda: os.execvpe(words[0], words, env)),
+    "fork, execle": lambda words, env: forked(lambda: os.execle(words[0], *words, env)),
+    "fork, execlpe": lambda words, env: forked(lambda: os.execlpe(words[0], *words, env)),
 }
 WITHOUT: dict[str, Start] = {
     "spawnv": lambda words, _: os.spawnv(os.P_WAIT, words[0], words),
     "spawnvp": lambda words, _: os.spawnvp(os.P_WAIT, words[0], words),
     "spawnl": lambda words, _: os.spawnl(os.P_WAIT, words[0], *words),
     "spawnlp": lambda words, _: os.spawnlp(os.P_WAIT, words[0], *words),
+    "fork, execv": lambda words, _: forked(lambda: os.execv(words[0], words)),
+    "fork, execvp": lambda words, _: forked(lambda: os.execvp(words[0], words)),
+    "fork, execl": lambda words, _: forked(lambda: os.execl(words[0], *words)),
+    "fork, execlp": lambda words, _: forked(lambda: os.execlp(words[0], *words)),
+    "fork, fork, execv": lambda words, _: forked(
+        lambda: os._exit(forked(lambda: os.execv(words[0], words)))
+    ),
     "spawnv without waiting": lambda words, _: status_of(os.spawnv(os.P_NOWAIT, words[0], words)),
 }
 
@@ -98,7 +120,32 @@ def test_environment_of_bytes() -> None:
     assert NAME not in environment(env=os.environb)
 
 
-@pytest.mark.parametrize("name", ["posix_spawn", "spawnv"])
+def test_a_process_that_becomes_another_program(tmp_path: Path) -> None:
+    """`exec` hands on the unit that the process is in, and else nothing."""
+
+    def within(unit: work.Work, file: Path) -> None:
+        work.current.set(unit)
+        os.execv(sys.executable, telling(file))
+
+    work.leave()
+    assert forked(lambda: within(work.Work(Inbound("own-0001")), tmp_path / "inside")) == 7
+    assert forked(lambda: within(work.process(), tmp_path / "outside")) == 7
+
+    assert json.loads((tmp_path / "inside").read_text())[NAME] == "own-0001"
+    assert NAME not in json.loads((tmp_path / "outside").read_text())
+
+
+def test_a_child_of_what_has_ended(tmp_path: Path) -> None:
+    """A thread that lives on behind its unit's end hands the ID on by `fork` and `exec` no more than otherwise."""
+    unit = work.active()
+    assert unit is not None
+    unit.finish()
+    assert forked(lambda: os.execv(sys.executable, telling(tmp_path / "told"))) == 7
+
+    assert NAME not in json.loads((tmp_path / "told").read_text())
+
+
+@pytest.mark.parametrize("name", ["posix_spawn", "spawnv", "fork, execv"])
 def test_threads_hand_on_their_own(name: str, tmp_path: Path) -> None:
     """Threads that start programs at the same time each hand on the ID of their own unit, or none."""
     start = (WITH_ENVIRONMENT | WITHOUT)[name]
@@ -132,6 +179,16 @@ def test_mistakes_of_functions_of_os(tmp_path: Path) -> None:
         os.spawnv(os.P_WAIT, "/bin/true", "true")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="argv first element cannot be empty"):
         os.spawnvp(os.P_WAIT, "/bin/true", [""])
+    with pytest.raises(FileNotFoundError):
+        os.execv("/nowhere/at/all", ["x"])
+    with pytest.raises(FileNotFoundError):
+        os.execvp("no-such-command", ["x"])
+    with pytest.raises(FileNotFoundError):
+        os.execve("/nowhere/at/all", argv=["x"], env=os.environ)
+    with pytest.raises(TypeError, match="execv expected 2 arguments, got 3"):
+        os.execv("/bin/true", ["true"], os.environ)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="execve"):
+        os.execve("/bin/true")  # type: ignore[call-arg]
     assert os.spawnv(os.P_WAIT, "/nowhere/at/all", ["x"]) == 127
     assert os.spawnlp(os.P_WAIT, "no-such-command", "x") == 127
 
