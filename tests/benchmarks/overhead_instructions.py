@@ -46,6 +46,8 @@ def counted(
 
 
 def _run(worker: list[str], environment: dict[str, str], orders: str) -> Counts:
+    # What a start takes depends on how strings are hashed, which is drawn anew for each process.
+    environment = {**environment, "PYTHONHASHSEED": "0"}
     valgrind = ["valgrind", "--tool=cachegrind", "--cache-sim=yes", *CACHES]
     done = subprocess.run(
         [*valgrind, "--cachegrind-out-file=/dev/null", *worker],
