@@ -195,7 +195,3 @@ def _complain(message: str) -> None:
         sys.stderr.write(f"introspect-run: {message}\n")
     except Exception:  # closed, full, or None
         pass
-
-
-if __name__ == "__main__":
-    sys.exit(main())

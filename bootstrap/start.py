@@ -58,8 +58,15 @@ def _start(environ: os._Environ[str]) -> None:
         _ship_logs(found)
     fault = environ.get("INTROSPECT_TEST_FAULT")
     patching.inject_faults(fault in ("1", "after"), behind_alone=fault == "after")
+    if fault == "end":
+        work.configure(_fail)
     install(found)
     guard.debug(f"started in process {os.getpid()}: metrics go to {found.statsd}")
+
+
+def _fail(*_args: object) -> None:
+    """Raise, in the place of what writes a unit's line at its end: for tests only."""
+    raise RuntimeError("INTROSPECT_TEST_FAULT is set")
 
 
 def _ship_logs(found: Settings) -> None:

@@ -183,7 +183,7 @@ class Command:
 
     def start(self, command: list[str], environment: Mapping[str, str]) -> None:
         """Run it under ``introspect-run``."""
-        run = [sys.executable, "-m", "introspect.bootstrap.run", "--", *command]
+        run = [sys.executable, "-m", "introspect_run", "--", *command]
         self._process = subprocess.Popen(run, env=environment)  # noqa: S603  as the user typed it
 
     def poll(self) -> int | None:

@@ -171,6 +171,7 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 
 KINDS = {"udp": socket.SOCK_DGRAM, "tcp": socket.SOCK_STREAM}
+UNIX_KINDS = {"datagram": socket.SOCK_DGRAM, "stream": socket.SOCK_STREAM}
 
 
 def first_line(server: socket.socket) -> bytes:
@@ -710,14 +711,19 @@ class TestUnixSockets:
 class TestDescriptors:
     """What others do to our descriptor, and what we never do to theirs."""
 
-    @pytest.fixture(params=["udp", "tcp"])
-    def way(self, request: pytest.FixtureRequest) -> Iterator[transport.Transport]:
+    @pytest.fixture(params=["udp", "tcp", "unix datagram", "unix stream"])
+    def way(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[transport.Transport]:
         """A transport that has sent once, to a server that keeps all it gets."""
-        kind = socket.SOCK_DGRAM if request.param == "udp" else socket.SOCK_STREAM
-        with (
-            listening(socket.AF_INET, kind, (LOOPBACK, 0)) as server,
-            opened(f"{request.param}://{LOOPBACK}:{server.getsockname()[1]}") as way,
-        ):
+        scheme, _, form = request.param.partition(" ")
+        kind = UNIX_KINDS[form] if form else KINDS[scheme]
+        with contextlib.ExitStack() as stack:
+            if scheme == "unix":
+                target = str(tmp_path / "statsd.sock")
+                stack.enter_context(listening(socket.AF_UNIX, kind, target))
+            else:
+                server = stack.enter_context(listening(socket.AF_INET, kind, (LOOPBACK, 0)))
+                target = f"{LOOPBACK}:{server.getsockname()[1]}"
+            way = stack.enter_context(opened(f"{scheme}://{target}"))
             sent_eventually(way, b"a.b:1|c")
             yield way
 
@@ -753,6 +759,27 @@ class TestDescriptors:
         os.close(number)
 
         assert (tmp_path / "file").read_bytes() == b""
+
+    @pytest.mark.parametrize("changed", ["st_dev", "st_ino"])
+    def test_device_and_inode_both_count(
+        self, way: transport.Transport, changed: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of a number that stands for the same inode of another device, or for another inode, nothing of ours is left."""
+        number, real = way._descriptor.number, os.fstat
+        index = {"st_ino": 1, "st_dev": 2}[changed]
+
+        def fstat(asked: int) -> os.stat_result:
+            found = list(real(asked))
+            if asked == number:
+                found[index] += 1
+            return os.stat_result(found)
+
+        monkeypatch.setattr(os, "fstat", fstat)
+        sent_eventually(way, b"a.c:1|c")
+
+        assert way._descriptor.number != number
+        real(number)  # not closed: it is somebody else's
+        os.close(number)
 
     def test_fork(self, way: transport.Transport) -> None:
         """A child opens a socket of its own, and does not tell of its parent's drops."""

@@ -444,6 +444,26 @@ class TestBrokenInstallation:
         assert done.stderr.endswith(b"; running the command without the agent\n")
         assert done.stderr.count(b"\n") == 1
 
+    def test_as_a_module(self, installed: Path) -> None:
+        """`python -m introspect_run`, by which the console starts its command, is `introspect-run`, broken or not."""
+        words = [
+            installed / "python",
+            "-m",
+            "introspect_run",
+            "--",
+            "sh",
+            "-c",
+            "echo $0; exit 3",
+            "-",
+        ]
+        whole = plain(*words)
+        replace_run(installed, None)
+        broken = plain(*words)
+
+        assert (whole.returncode, whole.stdout, whole.stderr) == (3, b"-\n", b"")
+        assert (broken.returncode, broken.stdout) == (3, b"-\n")
+        assert broken.stderr.startswith(b"introspect-run: ImportError: ")
+
     @pytest.mark.parametrize("package", ["bootstrap", "."])
     def test_missing_package(self, installed: Path, package: str) -> None:
         """So it does if a package of ours is missing, or all of them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -394,6 +395,17 @@ def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin" / "python"
 
 
+@pytest.fixture(scope="module")
+def equipped_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python of another environment, in which all is installed that is in this one, we included."""
+    folder = tmp_path_factory.mktemp("equipped")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    ours = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    packages.joinpath("ours.pth").write_text(f"import site; list(map(site.addsitedir, {ours!r}))\n")
+    return folder / "bin" / "python"
+
+
 class TestAnotherPython:
     """An interpreter of another environment is left alone, and the reason is said where it matters."""
 
@@ -457,6 +469,20 @@ class TestAnotherPython:
         assert done.stdout == b""  # asgiref is missing there, with or without us
         assert done.stderr.decode().count("introspect: ") == 1
         assert "the agent could not be started" in done.stderr.decode()
+
+    @pytest.mark.parametrize(
+        ("children", "instrumented"),
+        [("", False), ("same-python", False), ("none", False), ("all", True)],
+    )
+    def test_where_we_are_installed_as_well(
+        self, equipped_python: Path, children: str, instrumented: bool
+    ) -> None:
+        """A child of it has the agent with `all`, and with nothing less."""
+        env = environment(INTROSPECT_CHILDREN=children)
+        code = f"{IMPORT_DJANGO}, sys; print({PATCHED})"
+        done = launched("sh", "-c", '"$0" -c "$1"; exit', equipped_python, code, env=env)
+
+        assert (done.stdout.decode(), done.stderr) == (f"{instrumented}\n", b"")
 
     def test_same_environment_by_another_path(self, tmp_path: Path) -> None:
         """A link to the environment is the same environment: releases are often switched by one."""
@@ -583,11 +609,12 @@ def test_flags_that_do_not(flag: str) -> None:
 
 
 def test_manage_py_check(stocked_site: Site) -> None:
-    """`manage.py check` prints the same with the agent on, off, and broken by every observer."""
+    """`manage.py check` prints the same with the agent on, off, and broken by every observer or as the command ends."""
     words = [sys.executable, str(PROJECT / "manage.py"), "check"]
     expected = plain(*words, env=stocked_site.environment())
-    for variables in ({}, {"INTROSPECT_ENABLED": "0"}, {"INTROSPECT_TEST_FAULT": "1"}):
-        env = stocked_site.environment(INTROSPECT_STATSD="off", **variables)
+    for variable in ("ENABLED=1", "ENABLED=0", "TEST_FAULT=1", "TEST_FAULT=end"):
+        name, _, value = variable.partition("=")
+        env = stocked_site.environment(INTROSPECT_STATSD="off", **{f"INTROSPECT_{name}": value})
         done = launched(*words, env=env)
 
         assert (done.returncode, done.stdout) == (0, expected.stdout)

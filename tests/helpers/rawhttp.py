@@ -13,10 +13,11 @@ VOLATILE_HEADERS = frozenset({"date", "x-request-id"})
 
 @dataclass(frozen=True)
 class RawResponse:
-    """One response: its status line and header lines as sent, and its body with any chunk framing taken off."""
+    """One response: its status line, header lines and body as sent, and the body with any chunk framing taken off."""
 
     status_line: bytes
     headers: tuple[tuple[bytes, bytes], ...]
+    raw_body: bytes
     body: bytes
 
     @property
@@ -36,13 +37,13 @@ class RawResponse:
     def comparable(
         self, ignored: frozenset[str] = VOLATILE_HEADERS
     ) -> tuple[bytes, tuple[bytes, ...], bytes]:
-        """Return status line, header lines in their order and case but for the `ignored` ones, and body."""
+        """Return status line, header lines in their order and case but for the `ignored` ones, and body, chunks and all."""
         kept = (
             key + b": " + value
             for key, value in self.headers
             if key.decode().lower() not in ignored
         )
-        return self.status_line, tuple(kept), self.body
+        return self.status_line, tuple(kept), self.raw_body
 
 
 def get(url: str, headers: dict[str, str] | None = None, timeout: float = 30.0) -> RawResponse:
@@ -99,8 +100,8 @@ def exchange(
             headers = _read_headers(stream)
             named = {key.lower(): value for key, value in headers}
             bodiless = method == "HEAD" or status_line.split()[1] in {b"204", b"304"}
-            body = b"" if bodiless else _read_body(stream, named)
-    return RawResponse(status_line, tuple(headers), body)
+            raw_body, body = (b"", b"") if bodiless else _read_body(stream, named)
+    return RawResponse(status_line, tuple(headers), raw_body, body)
 
 
 def _read_headers(stream: BinaryIO) -> list[tuple[bytes, bytes]]:
@@ -111,18 +112,22 @@ def _read_headers(stream: BinaryIO) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def _read_body(stream: BinaryIO, named: dict[bytes, bytes]) -> bytes:
+def _read_body(stream: BinaryIO, named: dict[bytes, bytes]) -> tuple[bytes, bytes]:
+    """Return the body as it comes, and without what frames its chunks."""
     if named.get(b"transfer-encoding", b"").lower() == b"chunked":
         return _read_chunks(stream)
-    if b"content-length" in named:
-        return stream.read(int(named[b"content-length"]))
-    return stream.read()
+    body = stream.read(int(named[b"content-length"]) if b"content-length" in named else -1)
+    return body, body
 
 
-def _read_chunks(stream: BinaryIO) -> bytes:
-    body = b""
+def _read_chunks(stream: BinaryIO) -> tuple[bytes, bytes]:
+    raw = body = b""
     # No size at all: the server broke off in the middle, and what came until then is what there is.
-    while size := int(stream.readline().split(b";")[0] or b"0", 16):
-        body += stream.read(size)
-        stream.readline()
-    return body
+    while size := int((line := stream.readline()).split(b";")[0] or b"0", 16):
+        chunk = stream.read(size)
+        raw += line + chunk + stream.readline()
+        body += chunk
+    while line.strip():  # the last chunk's size, what trails behind it, and an empty line
+        raw += line
+        line = stream.readline()
+    return raw + line, body

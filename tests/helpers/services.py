@@ -22,6 +22,7 @@ from pathlib import Path
 
 from tests.helpers.ports import LOOPBACK, free_port, is_listening
 from tests.helpers.processes import REPOSITORY, running, wait_until
+from tests.helpers.statsd import send_mark
 
 STATSD_PACKAGE = REPOSITORY / ".cache" / "node" / "node_modules" / "statsd"
 
@@ -160,6 +161,16 @@ class EtsyStatsd:
         self.host, self.port = host, port
         self.address = f"udp://{host}:{port}"
 
+    def catch_up(self) -> None:
+        """Return once it has read all that has been sent to it by now."""
+        name = send_mark(self.host, self.port)
+        wait_until(lambda: name in self.counters(), what="what Etsy's statsd is sent")
+
+    def wait_for_count(self, beginning: str, expected: float) -> None:
+        """Wait until `count(beginning)` is `expected` or more, and all that has been sent beside it has been read."""
+        wait_until(lambda: self.count(beginning) >= expected, what=f"{expected} of {beginning}")
+        self.catch_up()
+
     def bad_lines(self) -> int:
         """Return how many lines it has refused since it started."""
         match = re.search(r"messages\.bad_lines_seen: (\d+)", self._ask("stats"))
@@ -167,13 +178,17 @@ class EtsyStatsd:
         return int(match[1])
 
     def counters(self) -> dict[str, float]:
-        """Return its counters (those it keeps of itself, `statsd.…`, included) with their sums."""
-        pairs = re.findall(r"[{,]\s*'?([\w.-]+)'?: (-?[\d.]+)", self._ask("counters"))
+        """Return its counters (those it keeps of itself, `statsd.…`, included; tags as `name;tag=value`) with their sums."""
+        pairs = re.findall(r"[{,]\s*'?([\w.;=-]+)'?: (-?[\d.]+)", self._ask("counters"))
         return {name: float(value) for name, value in pairs}
+
+    def count(self, beginning: str) -> float:
+        """Return the sum of all counters whose name starts with `beginning`."""
+        return sum(value for name, value in self.counters().items() if name.startswith(beginning))
 
     def timers(self) -> set[str]:
         """Return the names of its timers."""
-        return set(re.findall(r"[{,]\s*'?([\w.-]+)'?: \[", self._ask("timers")))
+        return set(re.findall(r"[{,]\s*'?([\w.;=-]+)'?: \[", self._ask("timers")))
 
     def _ask(self, question: str) -> str:
         with socket.create_connection((self.host, self.port), timeout=10) as connection:

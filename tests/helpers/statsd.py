@@ -8,7 +8,8 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tests.helpers.ports import LOOPBACK
@@ -24,6 +25,16 @@ _LONGEST_NAME = 200
 _LONGEST_PART = 80
 
 _LINES_SHOWN = 200
+
+_MARK = "mark"
+
+
+def send_mark(host: str, port: int) -> str:
+    """Count a name that nobody else has, and return it: once it has arrived, so has all that was sent before."""
+    name = f"{_MARK}.{uuid.uuid4().hex}"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(f"{name}:1|c".encode(), (host, port))
+    return name
 
 
 class MalformedLineError(ValueError):
@@ -87,6 +98,7 @@ class StatsdListener:
         self.malformed: list[str] = []
         self._datagrams: list[bytes] = []
         self._lines: list[Line] = []
+        self._marks: set[str] = set()
         self._changed = threading.Condition()
         self._closing, self._wake = socket.socketpair()
         self._thread = threading.Thread(target=self._receive, name="statsd-listener", daemon=True)
@@ -142,6 +154,11 @@ class StatsdListener:
         """Wait until `name` has reported at least `expected` events; a surplus is for the test to find afterwards."""
         self.wait_for(lambda listener: listener.count(name) >= expected, timeout)
 
+    def catch_up(self) -> None:
+        """Return once all that has been sent here by now has come: nothing is to be waited for that was never sent."""
+        name = send_mark(self.host, self.port)
+        self.wait_for(lambda listener: name in listener._marks)
+
     def settle(self, quiet: float = 0.3) -> None:
         """Return once nothing has come for `quiet` seconds: what is counted after that is all there is."""
         seen = -1
@@ -171,11 +188,18 @@ class StatsdListener:
                 return
 
     def _keep(self, datagram: bytes) -> None:
+        lines = datagram.decode("utf-8", "backslashreplace").rstrip("\n").split("\n")
         with self._changed:
-            self._datagrams.append(datagram)
-            for raw in datagram.decode("utf-8", "backslashreplace").rstrip("\n").split("\n"):
-                try:
-                    self._lines.append(parse_line(raw))
-                except MalformedLineError as error:
-                    self.malformed.append(str(error))
+            if lines[0].startswith(f"{_MARK}."):
+                self._marks.add(lines[0].partition(":")[0])
+            else:
+                self._datagrams.append(datagram)
+                self._lines += self._well_formed(lines)
             self._changed.notify_all()
+
+    def _well_formed(self, raw_lines: list[str]) -> Iterator[Line]:
+        for raw in raw_lines:
+            try:
+                yield parse_line(raw)
+            except MalformedLineError as error:
+                self.malformed.append(str(error))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import socket
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from introspect.agent import patching, work
 from introspect.bootstrap import start
+from tests.helpers.ports import LOOPBACK
 from tests.helpers.statsd import Line, StatsdListener
 from tests.instrumentations.http_server import Server, http_server
 
@@ -21,8 +22,6 @@ PREFIX = "test."
 class Agent:
     """The agent in this process, and what it has sent so far; names come without the service."""
 
-    _marks = itertools.count()
-
     def __init__(self, listener: StatsdListener) -> None:
         self.listener = listener
         self.errors_expected = False
@@ -30,8 +29,16 @@ class Agent:
     def lines(self) -> list[Line]:
         """Return every line sent so far, those held in the process's own buffer included."""
         work.process().flush()
-        self._wait_for_all()
+        self.listener.catch_up()
         return [line for line in self.listener.lines if line.name.startswith(PREFIX)]
+
+    def datagrams(self) -> list[list[str]]:
+        """Return the names in each datagram sent so far; what the process's own buffer holds stays there."""
+        self.listener.catch_up()
+        return [
+            [line.partition(":")[0].removeprefix(PREFIX) for line in datagram.decode().split("\n")]
+            for datagram in self.listener.datagrams
+        ]
 
     def counts(self, beginning: str = "") -> dict[str, int]:
         """Return how often each name that starts with `beginning` was reported."""
@@ -55,13 +62,6 @@ class Agent:
         """Forget what has been sent so far."""
         self.lines()
         self.listener.clear()
-
-    def _wait_for_all(self) -> None:
-        # A datagram of ours behind all others: once it is there, they are too.
-        mark = f"mark.{next(self._marks)}"
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            sender.sendto(f"{mark}:1|c".encode(), (self.listener.host, self.listener.port))
-        self.listener.wait_for(lambda listener: listener.named(mark))
 
 
 @pytest.fixture
@@ -158,6 +158,19 @@ def django(_django: None) -> Iterator[Callable[..., None]]:
     set_urlconf(None)
     clear_url_caches()
     connections.close_all()
+
+
+@pytest.fixture
+def unresolvable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no host name be known but addresses and `localhost`, whatever resolver the machine has."""
+    getaddrinfo = socket.getaddrinfo
+
+    def without_names(host: Any, *more: Any, **named: Any) -> Any:
+        if host not in (LOOPBACK, "localhost"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return getaddrinfo(host, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", without_names)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import re
+import socket
 import sys
 import threading
 import time
@@ -26,12 +27,15 @@ import pytest
 from asgiref.sync import iscoroutinefunction
 from django import VERSION
 
-from introspect.agent import work
+from introspect.agent import emitter, transport, work
 from introspect.agent.correlation import Inbound
 from introspect.instrumentations import django_db, django_request
 from introspect.instrumentations._django_views import callable_name
+from tests.helpers.ports import LOOPBACK
+from tests.helpers.processes import wait_until
+from tests.helpers.statsd import StatsdListener
 from tests.instrumentations import request_middleware as middleware
-from tests.instrumentations.conftest import Agent
+from tests.instrumentations.conftest import PREFIX, Agent
 from tests.instrumentations.handlers import (
     FETCH,
     Answer,
@@ -495,29 +499,117 @@ class TestEndOfARequest:
         assert agent.values("request.first_byte")[0] < 50
         assert agent.counts("request.template") == {"request.template": 1}
 
+    # Of the end all, what adds up, what sends, and what the writer of the line asks first.
+    @pytest.mark.parametrize("step", ["_report", "settle", "_send", "describe"])
     def test_a_failure_of_ours_at_the_end_is_counted(
         self,
+        step: str,
         fetch: Callable[..., Answer],
         django: Callable[..., None],
         views: Any,
-        agent: Agent,
+        start_agent: Callable[..., Agent],
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
+        tmp_path: Path,
     ) -> None:
-        """Django silences what closing a response raises; we say so, and count it."""
+        """Where the end of a request fails, its answer is as ever, we say so and count it, and the next request is itself."""
         from django.urls import path
 
         def broken(*_args: Any) -> None:
             raise RuntimeError("broken")
 
-        agent.errors_expected = True
-        monkeypatch.setattr(django_request.Request, "settle", broken)
         django(ROOT_URLCONF=urlconf(path("", views.plain)))
+        expected = fetch("/").comparable()
+        agent = start_agent(LOG=f"file://{tmp_path}/log")
+        agent.errors_expected = True
+        with monkeypatch.context() as patched:
+            patched.setattr(django_request.Request, step, broken)
+            failed = fetch("/", x_request_id="failed-0001")
+        following = fetch("/")
+        own_id = following.header("X-Request-ID")
+        lines = map(json.loads, (tmp_path / "log").read_text().splitlines())
 
-        assert fetch("/").body == b"plain"
-
+        assert failed.comparable() == following.comparable() == expected
+        assert failed.header("X-Request-ID") == "failed-0001" != own_id
+        assert [line["correlation_id"] for line in lines] == [own_id]
         assert agent.errors() == 1
-        assert "failed with RuntimeError: broken" in capsys.readouterr().err
+        assert capsys.readouterr().err.count("failed with RuntimeError: broken") == 1
+        # Its line comes behind its measurements.
+        assert agent.counts("view.") == {f"view.{VIEWS}plain.GET": 2 if step == "describe" else 1}
+
+    def test_all_of_it_leaves_in_one_datagram(
+        self, fetch: Callable[..., Answer], django: Callable[..., None], agent: Agent
+    ) -> None:
+        """What a request has measured leaves in one datagram, behind all that the application does to close its response."""
+        from django.core.cache import cache
+        from django.http import HttpResponse
+        from django.template import Context, Engine
+        from django.urls import path
+
+        template = Engine().from_string("x")
+        sent_before: list[int] = []
+
+        def view(request: Any) -> Any:
+            logging.getLogger("site").warning("in a view")
+            response = HttpResponse(template.render(Context(cache.get("nothing"))))
+            response._resource_closers.append(lambda: sent_before.append(len(agent.datagrams())))
+            return response
+
+        django(ROOT_URLCONF=urlconf(path("", view)))
+        for _ in range(3):
+            fetch("/")
+        told = agent.datagrams()
+
+        assert sent_before == [0, 1, 2]
+        assert len(told) == 3
+        for names in told:
+            assert names.count("request") == names.count("response.200") == 1
+            assert {"log.warning", "template.inline", "cache.miss.default"} <= set(names)
+
+    def test_a_statsd_that_nobody_knows(
+        self,
+        fetch: Callable[..., Answer],
+        django: Callable[..., None],
+        views: Any,
+        statsd: StatsdListener,
+        start_agent: Callable[..., Agent],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """While StatsD's host is unknown answers are as ever, one line says so, and each datagram counts as dropped."""
+        from django.urls import path
+
+        name, known = "no.such.invalid", threading.Event()
+        real = socket.getaddrinfo
+
+        def getaddrinfo(host: str, *args: Any, **kwargs: Any) -> Any:
+            if host == name and not known.is_set():
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            return real(LOOPBACK if host == name else host, *args, **kwargs)
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        monkeypatch.setattr(transport, "SECONDS_BETWEEN_TRIES", (0.0,))
+        django(ROOT_URLCONF=urlconf(path("", views.plain)))
+        expected = [fetch("/").comparable() for _ in range(5)]
+        agent = start_agent(STATSD=f"udp://{name}:{statsd.port}")
+        found = []
+
+        def ask() -> list[list[str]]:
+            found.append(fetch("/").comparable())
+            wait_until(lambda: not emitter._transport._opening)  # somebody has looked the name up
+            return agent.datagrams()
+
+        for _ in expected:
+            assert not ask()
+        known.set()
+        wait_until(ask)
+        (drops,) = statsd.values(f"{PREFIX}introspect.dropped")
+        said = capsys.readouterr().err
+
+        assert found[:5] == expected
+        assert drops + statsd.count(f"{PREFIX}request") == len(found)
+        assert said.count("\n") == 1
+        assert f"StatsD at udp://{name}:{statsd.port} cannot be reached" in said
 
     def test_a_connection_without_a_statement(
         self, fetch: Callable[..., Answer], django: Callable[..., None], views: Any, agent: Agent
@@ -738,27 +830,6 @@ class TestEndOfARequest:
             request_finished.disconnect(finished)
 
         assert seen == [(name, "signals-0001") for name in ("started", "view", "finished")]
-
-    def test_an_end_that_fails_is_counted(
-        self,
-        fetch: Callable[..., Answer],
-        django: Callable[..., None],
-        views: Any,
-        agent: Agent,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        """An exception at the end of a request reaches nobody, and is counted like any other of ours."""
-        from django.urls import path
-
-        def fails(*_args: Any) -> None:
-            raise RuntimeError("of ours")
-
-        django(ROOT_URLCONF=urlconf(path("", views.plain)))
-        monkeypatch.setattr(django_request.Request, "settle", fails)
-
-        assert fetch("/").body == b"plain"
-        assert agent.errors() == 1
-        agent.errors_expected = True
 
     def test_nothing_of_the_request_is_kept(
         self, fetch: Callable[..., Answer], django: Callable[..., None], any_agent: Agent

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import os
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.helpers import rawhttp
@@ -42,6 +45,9 @@ SERVERS = {
     "runserver": [sys.executable, str(PROJECT / "manage.py"), "runserver", "{host}:{port}"],
     "uwsgi": _UWSGI,
 }
+
+# What holds of each worker is seen best where there is one.
+ONE_WORKER = [*SERVERS["gunicorn-sync"], "--workers=1"]
 
 VARIANTS = [
     *((name, ()) for name in SERVERS),
@@ -129,9 +135,11 @@ def asked(url: str, headers: dict[str, str]) -> rawhttp.RawResponse:
 
 
 @contextlib.contextmanager
-def under_agent(command: Sequence[str], site: Site, statsd: StatsdListener) -> Iterator[Server]:
+def under_agent(
+    command: Sequence[str], site: Site, statsd: StatsdListener, **variables: str
+) -> Iterator[Server]:
     """Serve the site under `introspect-run`, which reports to `statsd`; all has arrived when the block ends."""
-    env = site.environment(INTROSPECT_STATSD=statsd.address)
+    env = site.environment(INTROSPECT_STATSD=statsd.address, **variables)
     with serve([*introspect_run(), *command], env, PROJECT) as server:
         yield server
         statsd.settle()
@@ -163,7 +171,7 @@ def test_same_bytes_and_each_request_counted_once(
     statsd: StatsdListener,
     plain_answers: Callable[[str], list[object]],
 ) -> None:
-    """Under the agent a server answers what it answered without, and every request is counted exactly once."""
+    """Under the agent a server answers what it did without, chunk by chunk, and every request is counted exactly once."""
     if name == "gunicorn-gevent" and sys.version_info >= (3, 14):
         pytest.skip("gunicorn's gevent worker does not answer there without the agent either")
     expected = plain_answers(name)
@@ -244,6 +252,117 @@ def test_requests_of_one_connection_are_counted_one_by_one(
     assert statsd.count(f"{SERVICE}.view.books_views_greet.GET") == 1
 
 
+def test_streams_are_compared_chunk_by_chunk(
+    plain_answers: Callable[[str], list[object]],
+) -> None:
+    """What the servers are compared by are a stream's very chunks, which gunicorn makes of each line of the view's."""
+    stream = plain_answers("gunicorn-sync")[REQUESTS.index(("/stream/", {}))]
+    _status_line, headers, body = stream  # type: ignore[misc]
+
+    assert b"Transfer-Encoding: chunked" in headers
+    chunks = body.split(b"\r\n")
+    assert chunks[::2] == [*[b"%X" % len(line) for line in chunks[1:-3:2]], b"0", b""]
+    assert [line[:2] for line in chunks[1:-3:2]] == [b"%d " % number for number in range(5)]
+
+
+def test_a_request_is_one_datagram_when_it_is_over(
+    stocked_site: Site, statsd: StatsdListener
+) -> None:
+    """What a worker has measured in a request leaves in one datagram: a stream's not before the stream is over."""
+    count = 10
+    with (
+        socket.create_server((LOOPBACK, 0)) as outgoing,
+        under_agent(
+            ONE_WORKER,
+            stocked_site,
+            statsd,
+            PROJECT_OUTGOING=f"http://{LOOPBACK}:{outgoing.getsockname()[1]}/",
+        ) as server,
+    ):
+        outgoing.settimeout(20)
+        with socket.create_connection((server.host, server.port), timeout=20) as client:
+            client.sendall(b"GET /held-stream/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            called, _ = outgoing.accept()
+            with called:  # in the midst of the stream, whose first line has been sent
+                statsd.catch_up()
+                assert f"{SERVICE}.request" not in statsd.names()
+                called.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            received = b""
+            while piece := client.recv(65_536):
+                received += piece
+        for _ in range(count):
+            assert rawhttp.get(f"{server.base_url}/").status == 200
+        statsd.wait_for_count(f"{SERVICE}.request", 1 + count)
+
+    assert received.endswith(b"\r\n4\r\n200\n\r\n0\r\n\r\n")
+    told = [names_in(datagram) for datagram in statsd.datagrams]
+    stream, *pages = [names for names in told if "request" in names]
+    assert {"http.127_0_0_1", "view.books_views_held_stream.GET", "response.200"} <= set(stream)
+    assert len(pages) == count
+    assert pages[0]["db.default.select"] == 2
+    assert pages == [pages[0]] * count
+    assert stream["request"] == pages[0]["request"] == pages[0]["response.200"] == 1
+    # What belongs to no request goes by itself: what the server logs before and after.
+    others = {name.partition(".")[0] for names in told if "request" not in names for name in names}
+    assert others <= {"log"}
+
+
+def names_in(datagram: bytes) -> collections.Counter[str]:
+    """Return the names in a datagram, without what the agent tells of the process and of itself."""
+    names = (line.partition(":")[0].partition(".")[2] for line in datagram.decode().split("\n"))
+    return collections.Counter(
+        name for name in names if not name.startswith(("process.", "introspect."))
+    )
+
+
+def test_no_thread_is_added(stocked_site: Site, statsd: StatsdListener) -> None:
+    """After twenty requests a worker has as many threads under the agent as it has without."""
+
+    def threads(server: Server) -> int:
+        for _ in range(20):
+            assert rawhttp.get(f"{server.base_url}/").status == 200
+        (worker,) = psutil.Process(server.pid).children()
+        return len(os.listdir(f"/proc/{worker.pid}/task"))
+
+    with serve(ONE_WORKER, stocked_site.environment(), PROJECT) as server:
+        expected = threads(server)
+    with under_agent(ONE_WORKER, stocked_site, statsd) as server:
+        assert threads(server) == expected
+        statsd.wait_for_count(f"{SERVICE}.request", 20)
+
+
+# A sitecustomize of the environment's own. Whoever answers for the machine's names is not asked.
+UNKNOWN_HOST = """
+import socket
+
+getaddrinfo = socket.getaddrinfo
+
+def without_one(host, *more, **named):
+    if host == "no.such.invalid":
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    return getaddrinfo(host, *more, **named)
+
+socket.getaddrinfo = without_one
+"""
+
+
+def test_statsd_under_a_name_that_nobody_knows(
+    stocked_site: Site, plain_answers: Callable[[str], list[object]], tmp_path: Path
+) -> None:
+    """A StatsD whose host is unknown changes no byte of any answer, and a worker says so in one line."""
+    (tmp_path / "sitecustomize.py").write_text(UNKNOWN_HOST)
+    env = stocked_site.environment(
+        INTROSPECT_STATSD="udp://no.such.invalid:8125", PYTHONPATH=str(tmp_path)
+    )
+    with serve([*introspect_run(), *ONE_WORKER], env, PROJECT) as server:
+        assert answers(server) == plain_answers("gunicorn-sync")
+        said = [line for line in server.stderr.splitlines() if line.startswith("introspect")]
+
+    assert len(said) == 1
+    assert "StatsD at udp://no.such.invalid:8125 cannot be reached" in said[0]
+    assert "Name or service not known" in said[0]
+
+
 def test_uwsgi_without_threads_reaches_statsd_over_tcp(stocked_site: Site) -> None:
     """Where threads run only while somebody waits, the one that connects does, and no request is lost."""
     count = 20
@@ -265,13 +384,16 @@ def test_uwsgi_without_threads_reaches_statsd_over_tcp(stocked_site: Site) -> No
 
 
 def test_etsy_statsd_accepts_every_line(stocked_site: Site, etsy_statsd: EtsyStatsd) -> None:
-    """Etsy's statsd refuses no line of a gunicorn under the agent, and counts each request."""
-    refused = etsy_statsd.bad_lines()
+    """Etsy's statsd refuses no line of all that a gunicorn under the agent sends, and counts each request."""
+    refused, counted = etsy_statsd.bad_lines(), etsy_statsd.count("etsy.response.")
     env = stocked_site.environment(INTROSPECT_STATSD=etsy_statsd.address, INTROSPECT_SERVICE="etsy")
 
     with serve([*introspect_run(), *SERVERS["gunicorn-gthread"]], env, PROJECT) as server:
         answers(server)
+    expected = counted + len(REQUESTS)
+    etsy_statsd.wait_for_count("etsy.response.", expected)
 
+    assert etsy_statsd.count("etsy.response.") == expected
     assert etsy_statsd.bad_lines() == refused
     assert {
         "etsy.request",

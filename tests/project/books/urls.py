@@ -18,6 +18,7 @@ urlpatterns = [
     path("async-error/", views.async_error),
     path("stream/", views.stream),
     path("stream-error/", views.stream_error),
+    path("held-stream/", views.held_stream),
     path("async-stream/", views.async_stream),
     path("download/", views.download),
     path("class/", views.Hello.as_view()),

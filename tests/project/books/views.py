@@ -89,6 +89,16 @@ def stream_error(request):
     return StreamingHttpResponse(lines(), content_type="text/plain")
 
 
+def held_stream(request):
+    """Stream a line, and another one when `settings.OUTGOING_URL` has answered."""
+
+    def lines():
+        yield "before\n"
+        yield f"{call_with_urllib(settings.OUTGOING_URL)}\n"
+
+    return StreamingHttpResponse(lines(), content_type="text/plain")
+
+
 async def async_stream(request):
     """Stream five lines from an asynchronous generator."""
 
