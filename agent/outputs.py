@@ -32,6 +32,7 @@ SECONDS_AT_EXIT = 2.0
 SECONDS_BETWEEN_TRIES = (0.1, 0.5, 1.0, 5.0, 15.0)
 SECONDS_BETWEEN_ROTATION_CHECKS = 1.0
 CONNECT_TIMEOUT_SECONDS = 5.0
+FIRST_REDIRECTION = 300
 
 
 class Outputs:
@@ -321,7 +322,10 @@ def _is_closed_by_peer(sock: Any) -> bool:
 
 
 class SplunkDelivery:
-    """Splunk's HTTP Event Collector: a batch is one POST of events."""
+    """Splunk's HTTP Event Collector: a batch is one POST of events.
+
+    The token is for Splunk alone. Where a redirect leads, nothing is sent.
+    """
 
     def __init__(self, output: Output) -> None:
         scheme = output.kind.removeprefix("splunk+")
@@ -331,18 +335,24 @@ class SplunkDelivery:
         self._connection: Connection | None = None
 
     def __call__(self, lines: Sequence[bytes]) -> None:
-        """Post *lines*; raises ``requests.RequestException`` or ``OSError`` if refused."""
+        """Post *lines*; raises ``OSError`` (those of ``requests`` are) if not all is taken."""
         body = b"".join(
             b'{"sourcetype":"_json","event":' + line.rstrip(b"\n") + b"}" for line in lines
         )
         with self._usable_session().post(
-            self._url, data=body, timeout=CONNECT_TIMEOUT_SECONDS, stream=True
+            self._url,
+            data=body,
+            timeout=CONNECT_TIMEOUT_SECONDS,
+            stream=True,
+            allow_redirects=False,
         ) as answer:
             # What the session keeps open for the next batch; gone if the other end closes it.
             sock = getattr(answer.raw.connection, "sock", None)
             self._connection = Connection(sock) if sock is not None else None
             answer.content  # noqa: B018  read to its end, or the connection is not used again
             answer.raise_for_status()
+            if answer.status_code >= FIRST_REDIRECTION:
+                raise OSError(f"{answer.status_code} {answer.reason}: redirects are not followed")
 
     def _usable_session(self) -> Any:
         import requests
@@ -353,6 +363,8 @@ class SplunkDelivery:
             self._connection = self._session = None
         if self._session is None:
             self._session = requests.Session()
+            # A proxy of the environment's would read what is not encrypted, the token included.
+            self._session.trust_env = self._url.startswith("https:")
             self._session.auth = self._authorize  # a header would give way to the user's netrc
         return self._session
 

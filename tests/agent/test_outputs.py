@@ -9,6 +9,7 @@ import math
 import os
 import select
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from introspect.agent import outputs, settings, work
 from introspect.agent.outputs import Outputs
 from tests.helpers.ports import LOOPBACK, free_port
 from tests.helpers.processes import clean_environment, wait_until
+from tests.instrumentations.http_server import http_server
 
 LINE = b'{"message":"a line"}\n'
 
@@ -630,10 +632,15 @@ class Collector(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
         super().__init__((LOOPBACK, 0), _Handler)
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
         self.posts: list[tuple[str, dict[str, str], bytes]] = []
         self.answers: list[int] = []
+        self.location = ""
         self.port = self.server_address[1]
         self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -666,6 +673,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if status == 200:
             self.server.posts.append((self.path, dict(self.headers), body))
         self.send_response(status)
+        if 300 <= status < 400:
+            self.send_header("Location", self.server.location)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -679,6 +688,68 @@ def splunk() -> Iterator[Collector]:
     server = Collector()
     yield server
     server.stop()
+
+
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
+
+
+@pytest.fixture
+def encrypted_splunk() -> Iterator[Collector]:
+    """One that is spoken to by HTTPS, and that nobody trusts who has not been told of `CERTIFICATE`."""
+    server = Collector(CERTIFICATE)
+    yield server
+    server.stop()
+
+
+class Tunnel:
+    """A proxy that opens a tunnel to wherever its client wants, and keeps what the client sends."""
+
+    def __init__(self) -> None:
+        self.socket = socket.create_server((LOOPBACK, 0))
+        self.url = f"http://{LOOPBACK}:{self.socket.getsockname()[1]}"
+        self.seen = b""
+        self._clients: set[socket.socket] = set()
+        self._peers: dict[socket.socket, socket.socket] = {}
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            for readable in select.select([self.socket, *self._peers], [], [], 0.05)[0]:
+                if readable is self.socket:
+                    self._open(self.socket.accept()[0])
+                elif readable in self._peers and not self._passed_on(readable):
+                    for end in (readable, self._peers[readable]):
+                        del self._peers[end]
+                        end.close()
+
+    def _passed_on(self, readable: socket.socket) -> bytes:
+        with contextlib.suppress(OSError):
+            data = readable.recv(1 << 16)
+            if readable in self._clients:
+                self.seen += data
+            self._peers[readable].sendall(data)
+            return data
+        return b""
+
+    def _open(self, client: socket.socket) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += client.recv(1)
+        self.seen += head
+        host, _, port = head.split()[1].decode().partition(":")
+        far_end = socket.create_connection((host, int(port)), 10)
+        client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        self._clients.add(client)
+        self._peers.update({client: far_end, far_end: client})
+
+    def close(self) -> None:
+        """Hang up and stop listening."""
+        self._stopping = True
+        self._thread.join()
+        for each in (self.socket, *self._peers):
+            each.close()
 
 
 def test_splunk(splunk: Collector) -> None:
@@ -713,18 +784,84 @@ def test_splunk_is_asked_again(
     assert "SECRET-TOKEN" not in said
 
 
-def test_splunk_redirects_and_proxies_get_no_token(
-    splunk: Collector, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """The token is what INTROSPECT_LOG says, whatever the user's netrc has for that host."""
+@pytest.fixture
+def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """An environment without proxies, and with a netrc that has a password for this host."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
     netrc = tmp_path / "netrc"
     netrc.write_text(f"machine {LOOPBACK} login bob password hunter2\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    out = outputs_to(f"splunk+http://SECRET-TOKEN@{LOOPBACK}:{splunk.port}")
-    out.write(LINE)
-    wait_until(lambda: splunk.posts)
+    return monkeypatch
 
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_splunk_redirects_are_not_followed(
+    splunk: Collector,
+    status: int,
+    surroundings: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where Splunk redirects to, neither token nor line arrives: that is a refusal, is said, and the line waits."""
+    with http_server() as elsewhere:
+        splunk.answers, splunk.location = [status], f"{elsewhere.url}/services/collector/event"
+        out = outputs_to(f"splunk+http://SECRET-TOKEN@{LOOPBACK}:{splunk.port}")
+        out.write(b'{"n":1}\n')
+        wait_until(lambda: splunk.events or elsewhere.seen)
+
+        assert elsewhere.seen == []
+    assert [event["event"]["n"] for event in splunk.events] == [1]
+    said = capsys.readouterr().err
+    assert f"{status} " in said
+    assert "SECRET-TOKEN" not in said
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+def test_splunk_is_reached_without_a_proxy_where_one_could_read_the_token(
+    splunk: Collector, variable: str, surroundings: pytest.MonkeyPatch
+) -> None:
+    """Over plain HTTP nothing at all goes to the environment's proxy, and netrc counts for nothing: Splunk gets the token."""
+    with http_server() as proxy:
+        surroundings.setenv(variable, proxy.url)
+        out = outputs_to(f"splunk+http://SECRET-TOKEN@{LOOPBACK}:{splunk.port}")
+        out.write(LINE)
+        wait_until(lambda: splunk.posts or proxy.seen)
+
+        assert proxy.seen == []
     assert splunk.posts[0][1]["Authorization"] == "Splunk SECRET-TOKEN"
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY"])
+def test_splunk_behind_a_tunnel(
+    encrypted_splunk: Collector, variable: str, surroundings: pytest.MonkeyPatch
+) -> None:
+    """Over HTTPS the environment's proxy is told host and port, and passes on what it cannot read; netrc counts for nothing."""
+    with contextlib.closing(Tunnel()) as proxy:
+        surroundings.setenv(variable, proxy.url)
+        surroundings.setenv("REQUESTS_CA_BUNDLE", str(CERTIFICATE))
+        out = outputs_to(f"splunk+https://SECRET-TOKEN@{LOOPBACK}:{encrypted_splunk.port}")
+        out.write(LINE)
+        wait_until(lambda: encrypted_splunk.posts)
+
+    assert encrypted_splunk.posts[0][1]["Authorization"] == "Splunk SECRET-TOKEN"
+    if variable != "HTTP_PROXY":
+        assert proxy.seen.startswith(b"CONNECT %s:%d " % (LOOPBACK.encode(), encrypted_splunk.port))
+        assert len(proxy.seen) > 500
+    for secret in (b"SECRET-TOKEN", b"Splunk", b"a line", b"hunter2", b"uthorization"):
+        assert secret not in proxy.seen
+
+
+def test_splunk_whose_certificate_nobody_vouches_for(
+    encrypted_splunk: Collector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever stands in for Splunk, a proxy that opens what is encrypted among them, gets no token: the lines wait."""
+    out = outputs_to(f"splunk+https://SECRET-TOKEN@{LOOPBACK}:{encrypted_splunk.port}")
+    out.write(LINE)
+    said = wait_until(lambda: capsys.readouterr().err)
+
+    assert "SSLError" in said
+    assert encrypted_splunk.posts == []
 
 
 REUSED = f"""{PREAMBLE}

@@ -116,11 +116,12 @@ async def call_asgi(
     request_scope: dict[str, Any],
     application: Any = None,
     disconnected: asyncio.Event | None = None,
+    body: bytes = b"",
 ) -> Answer:
-    """Serve one request by ASGI; the client goes away once `disconnected` is set."""
+    """Serve one request with `body` by ASGI; the client goes away once `disconnected` is set."""
     from django.core.handlers.asgi import ASGIHandler
 
-    messages: Iterable[dict[str, Any]] = iter([{"type": "http.request", "body": b""}])
+    messages: Iterable[dict[str, Any]] = iter([{"type": "http.request", "body": body}])
     gone = disconnected or asyncio.Event()
     answer = Answer()
 

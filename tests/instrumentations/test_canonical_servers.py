@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -10,7 +11,10 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
 import psutil
 import pytest
@@ -20,6 +24,7 @@ from tests.helpers import rawhttp
 from tests.helpers.processes import wait_until
 from tests.helpers.site import Site
 from tests.helpers.statsd import StatsdListener
+from tests.instrumentations.http_server import http_server
 from tests.instrumentations.story_site import SERVERS, Story, story
 
 
@@ -82,14 +87,221 @@ def test_numbers_are_those_of_statsd(running: Story, listener: StatsdListener) -
     assert "events" not in line
 
 
-def test_no_secret_of_a_request(running: Story) -> None:
-    """No parameter, literal, query string or exception's message of a request's is in its line."""
-    fetch(running, "/rows/?token=hunter2-query", "secrets-0001")
-    fetch(running, "/boom/?token=hunter2-query", "secrets-0002")
-    lines = [running.request("secrets-0001"), running.request("secrets-0002")]
+EVERYTHING = "everything-0001"
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+CREDENTIALS = base64.b64encode(b"bob:hunter2-password").decode()
 
-    assert "hunter2" not in json.dumps(lines)
-    assert "events" in lines[1]
+
+@dataclass(frozen=True)
+class Told:
+    """What left a server that was asked for all that a line can tell: each secret has `hunter2` in it."""
+
+    server: str
+    form: str
+    answer: rawhttp.RawResponse
+    lines: list[dict[str, Any]]
+    said: str
+    datagrams: bytes
+    called: tuple[str, str, dict[str, str]]
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """The request's own line."""
+        [found] = [each for each in self.lines if "introspect.request" in each.values()]
+        return found
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """That part of it for which ecs has no names."""
+        return self.line.get("introspect", self.line)
+
+
+def told(server: str, form: str, site: Site, file: Path) -> Told:
+    """Ask a server for everything, and return what left it."""
+    with (
+        contextlib.closing(StatsdListener()) as listener,
+        http_server() as web,
+        story(
+            server,
+            site,
+            file,
+            STATSD=listener.address,
+            LOG_FORMAT=form,
+            ENV="test",
+            VERSION="7.1",
+        ) as running,
+    ):
+        # The number is what the answer's status will be; whatever follows the `?` is the query.
+        to = f"http://hunter2-user:hunter2-password@{web.host}:{web.port}/status/?token=hunter2-to/503"
+        secrets = {name: f"hunter2-{name}" for name in ("parameter", "literal", "password")}
+        headers = {
+            "X-Request-ID": EVERYTHING,
+            "X-Request-Start": f"t={time.time() - 1:.3f}",
+            "traceparent": f"00-{TRACE}-{SPAN}-01",
+            "Authorization": f"Basic {CREDENTIALS}",  # gunicorn's access lines tell the user
+            "Cookie": "sessionid=hunter2-session; own=hunter2-cookie",
+            "Referer": "http://localhost/?token=hunter2-referer",
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        url = f"{running.url}/everything/?token=hunter2-query"
+        answer = rawhttp.request("POST", url, headers, urlencode({"to": to, **secrets}).encode())
+        for logger in ('.access"', '"introspect.request"'):  # the last two, in either order
+            wait_until(lambda name=logger: name in file.read_text())
+        listener.wait_for_count("story.response.500", 1)
+        listener.catch_up()
+        [called] = web.seen
+        said = running.server.stderr
+        return Told(
+            server, form, answer, running.lines(), said, b"\n".join(listener.datagrams), called
+        )
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("gthread", "json"), ("uvicorn", "json"), ("gthread", "ecs"), ("uvicorn", "logstash")],
+    ids="-".join,
+)
+def everything(
+    request: pytest.FixtureRequest, stocked_site: Site, tmp_path_factory: pytest.TempPathFactory
+) -> Told:
+    """A request that does everything, behind servers of both kinds and in each format."""
+    return told(*request.param, stocked_site, tmp_path_factory.mktemp("everything") / "log.json")
+
+
+def test_no_secret_of_a_request(everything: Told) -> None:
+    """No parameter, literal, query string, credential, password or cookie is in a line, the one with the statements included, a metric or a header sent on."""
+    events = everything.own["events"]
+    statements = [event["statement"] for event in events if "statement" in event]
+    assert len([text for text in statements if 'FROM "books_book" WHERE' in text]) == 3
+    assert {"cache", "db", "http", "template"} <= {event["kind"] for event in events}
+    # Others tell of the request as well: the view, Django ("Internal Server Error") and the server.
+    assert len(everything.lines) >= 4
+    ours = [text for text in everything.said.splitlines() if text.startswith("introspect")]
+    method, _path, headers = everything.called
+    assert method == "GET"
+    assert headers["X-Request-ID"] == EVERYTHING
+    assert headers["traceparent"].startswith(f"00-{TRACE}-")
+    for output in (
+        json.dumps(everything.lines, ensure_ascii=False),
+        "\n".join(ours),
+        everything.datagrams.decode(),
+        json.dumps(headers),
+        repr(everything.answer),
+    ):
+        assert "hunter2" not in output
+        assert CREDENTIALS not in output
+
+
+# What the line of that request says in the json format: a value, or its type where that varies.
+LINE: dict[str, Any] = {
+    "timestamp": str,
+    "level": "ERROR",
+    "logger": "introspect.request",
+    "message": str,
+    "service": "story",
+    "env": "test",
+    "version": "7.1",
+    "host": socket.gethostname(),
+    "pid": int,
+    "kind": "request",
+    "correlation_id": EVERYTHING,
+    "span_id": str,
+    "parent_id": SPAN,
+    "method": "POST",
+    "path": "/everything/",
+    "route": "everything/",
+    "view": "story.urls.everything",
+    "status": 500,
+    "first_byte_ms": float,
+    "queue_ms": float,
+    "response_bytes": int,
+    "user_id": 77,
+    "duration_ms": float,
+    "cpu_ms": float,
+    "db_ms": float,
+    "db_queries": 3,
+    "db_duplicates": 1,
+    "template_ms": float,
+    "http_ms": float,
+    "http_calls": 1,
+    "cache_ms": float,
+    "cache_hits": 1,
+    "cache_misses": 1,
+    "slowest_query": {"ms": float, "name": "default.select", "statement": str},
+    "exception": {"class": "HTTPError", "place": str},
+    "events": list,
+}
+
+# What other formats call it otherwise, or have besides. What ecs has no name for is in `introspect`.
+LOGSTASH = {"timestamp": "@timestamp", "logger": "logger_name"}
+ECS = {
+    "timestamp": "@timestamp",
+    "level": "log.level",
+    "logger": "log.logger",
+    "message": "message",
+    "service": "service.name",
+    "env": "service.environment",
+    "version": "service.version",
+    "host": "host.hostname",
+    "pid": "process.pid",
+    "correlation_id": "trace.id",
+    "span_id": "span.id",
+    "parent_id": "parent.id",
+    "method": "http.request.method",
+    "path": "url.path",
+    "status": "http.response.status_code",
+    "response_bytes": "http.response.body.bytes",
+    "user_id": "user.id",
+}
+ECS_EXCEPTION = {"error.type": "HTTPError", "error.message": type(None), "error.stack_trace": str}
+
+EVENT = {"offset_ms": float, "kind": str, "name": str, "ms": float}
+EVENTS: dict[str, dict[str, Any]] = {
+    "cache": EVENT,
+    "db": {**EVENT, "statement": str, "table": "books_book"},
+    "http": {**EVENT, "span_id": str, "status": 503},
+    "template": EVENT,
+}
+
+
+def expected_line(form: str) -> dict[str, Any]:
+    """Return what that line says in a format."""
+    if form == "json":
+        return LINE
+    if form == "logstash":
+        return {"@version": "1", **{LOGSTASH.get(key, key): value for key, value in LINE.items()}}
+    theirs = {ECS[key]: value for key, value in LINE.items() if key in ECS}
+    ours = {key: value for key, value in LINE.items() if key not in ECS}
+    del ours["duration_ms"], ours["exception"]
+    return {
+        "ecs.version": "8.11.0",
+        **theirs,
+        "event.duration": int,
+        **ECS_EXCEPTION,
+        "introspect": ours,
+    }
+
+
+def seen(found: Any, expected: Any) -> Any:
+    """Return `found` with types in the places where `expected` has them, or where types differ."""
+    if type(found) is dict and type(expected) is dict:
+        return {key: seen(value, expected.get(key)) for key, value in found.items()}
+    return found if type(found) is type(expected) else type(found)
+
+
+def test_every_field_of_a_request(everything: Told) -> None:
+    """A request's line has exactly these fields, each of its type, in each format; `cpu_ms` where it has a thread of its own."""
+    expected = expected_line(everything.form)
+    if everything.server == "uvicorn":
+        expected = {name: value for name, value in expected.items() if name != "cpu_ms"}
+
+    assert seen(everything.line, expected) == expected
+    if everything.form == "json":
+        assert list(everything.line) == list(expected)  # the order that the documents show
+    for event in everything.own["events"]:
+        kind = event["kind"]
+        plain = kind == "db" and "statement" not in event  # the connection, opened
+        assert seen(event, EVENTS[kind]) == (EVENT if plain else EVENTS[kind])
 
 
 def test_a_request_that_fails(running: Story) -> None:

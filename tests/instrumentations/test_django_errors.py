@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import gc
 import hashlib
+import io
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +17,9 @@ from typing import Any
 import pytest
 from django.http import HttpRequest, HttpResponse, HttpResponseServerError
 from django.urls import path, re_path
-from django.views.debug import ExceptionReporter
-from django.views.decorators.debug import sensitive_variables
+from django.views import debug
+from django.views.debug import ExceptionReporter, SafeExceptionReporterFilter
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from introspect.agent import work
 from introspect.bootstrap import start
@@ -32,11 +35,17 @@ Start = Callable[..., Any]
 TITLE = "ValueError at /boom/"
 
 
-@sensitive_variables("private")
 def boom(request: HttpRequest) -> HttpResponse:
-    """Fail, with a secret at hand."""
-    private = "hunter2"
-    raise ValueError(f"no such value ({len(private)})")
+    """Fail."""
+    raise ValueError("no such value")
+
+
+@sensitive_post_parameters("pin")
+@sensitive_variables("private")
+def confide(request: HttpRequest) -> HttpResponse:
+    """Fail with what a form says in variables: the source, which a page shows, says none of it."""
+    private, shelf = request.POST["pin"] + "-too", request.POST["shelf"] + "-too"
+    raise ValueError(f"no such value ({len(private)}, {len(shelf)})")
 
 
 async def boom_async(request: HttpRequest) -> HttpResponse:
@@ -137,11 +146,37 @@ def broken_500(request: HttpRequest) -> HttpResponse:
 
 
 class Reporter(ExceptionReporter):
-    """A reporter of the site's own."""
+    """A reporter of the site's own, which asks the site's filter as Django's does."""
+
+    def get_traceback_html(self) -> str:
+        """Return a page of the site's own."""
+        return f"<p>our own, with {self.filter.cleansed_substitute}"
 
     def get_traceback_text(self) -> str:
         """Return a text of the site's own."""
-        return "a report of the site's own"
+        return f"our own, with {self.filter.cleansed_substitute}"
+
+
+class Filter(SafeExceptionReporterFilter):
+    """A filter of the site's own, which also hides whatever is called a shelf."""
+
+    cleansed_substitute = "not for your eyes"
+    hidden_settings = re.compile(
+        f"{SafeExceptionReporterFilter.hidden_settings.pattern}|SHELF", re.IGNORECASE
+    )
+
+    def get_post_parameters(self, request: Any) -> dict[str, Any]:
+        """Return the parameters of a form."""
+        return self._without_shelves(super().get_post_parameters(request).items())
+
+    def get_traceback_frame_variables(self, request: Any, tb_frame: Any) -> Any:
+        """Return the variables of a frame."""
+        return self._without_shelves(
+            super().get_traceback_frame_variables(request, tb_frame)
+        ).items()
+
+    def _without_shelves(self, items: Any) -> dict[str, Any]:
+        return {k: self.cleansed_substitute if k == "shelf" else value for k, value in items}
 
 
 class BrokenReporter(ExceptionReporter):
@@ -154,6 +189,7 @@ class BrokenReporter(ExceptionReporter):
 
 PATTERNS = [
     path("boom/", boom),
+    path("confide/", confide),
     path("boom-async/", boom_async),
     path("stubborn/", stubborn_locals),
     re_path("^boom/[^/]+/$", boom),
@@ -255,14 +291,28 @@ def site_with_users(django: Callable[..., None]) -> Site:
 @pytest.fixture(params=["wsgi", "asgi"])
 def fetch(request: pytest.FixtureRequest) -> Callable[..., Answer]:
     """Serve a request by WSGI, and by ASGI; both say that the client is at 127.0.0.1."""
-    return handlers.fetch_asgi if request.param == "asgi" else fetch_wsgi
+    return fetch_asgi if request.param == "asgi" else fetch_wsgi
 
 
-def fetch_wsgi(url: str, **headers: str) -> Answer:
-    """Serve a request by WSGI."""
-    named = {f"HTTP_{name.upper()}": value for name, value in headers.items()}
-    environ = handlers.environ(url, REMOTE_ADDR="127.0.0.1", **named)
+FORM = "application/x-www-form-urlencoded"
+
+
+def fetch_wsgi(url: str, form: bytes = b"", **headers: str) -> Answer:
+    """Serve a request by WSGI, with a `form` a POST."""
+    more: dict[str, Any] = {f"HTTP_{name.upper()}": value for name, value in headers.items()}
+    if form:
+        more.update(CONTENT_TYPE=FORM, CONTENT_LENGTH=str(len(form)))
+        more["wsgi.input"] = io.BytesIO(form)
+    environ = handlers.environ(url, "POST" if form else "GET", REMOTE_ADDR="127.0.0.1", **more)
     return handlers.WsgiCall(environ).read()
+
+
+def fetch_asgi(url: str, form: bytes = b"", **headers: str) -> Answer:
+    """Serve a request by ASGI, with a `form` a POST."""
+    if form:
+        headers = {**headers, "content_type": FORM, "content_length": str(len(form))}
+    scope = handlers.scope(url, "POST" if form else "GET", **headers)
+    return asyncio.run(handlers.call_asgi(scope, body=form))
 
 
 def text_of(answer: Answer) -> str:
@@ -273,7 +323,7 @@ def text_of(answer: Answer) -> str:
 Fetch = Callable[..., Answer]
 
 
-def get(fetch: Fetch, url: str, cookie: str = "", accept: str = "text/html", **more: str) -> Answer:
+def get(fetch: Fetch, url: str, cookie: str = "", accept: str = "text/html", **more: Any) -> Answer:
     """Fetch a page with a cookie."""
     headers = {"accept": accept, **more}
     return fetch(url, **headers, **({"cookie": cookie} if cookie else {}))
@@ -340,18 +390,59 @@ def test_a_path_cannot_forge_a_line_of_the_log(
     assert message.splitlines() == [message]
 
 
-def test_secrets_are_masked(start_agent: Start, site: Site, fetch: Fetch) -> None:
-    """The page goes through the site's filter: sensitive variables, settings and cookies are masked."""
+KINDS = pytest.mark.parametrize("accept", ["text/html", "text/plain"])
+
+
+def page_with_secrets(site: Site, fetch: Fetch, accept: str) -> str:
+    """Return the page of an error at which secrets were at hand; none may tell those that Django hides."""
+    site.change(SHELF_SETTING="hunter2-setting", SHOP_PASSWORD="hunter2-password")
+    form = b"pin=hunter2-pin&shelf=hunter2-shelf"
+    headers = {"x_shelf": "hunter2-header", "x_api_key": "hunter2-key"}
+
+    page = get(fetch, "/confide/", site.cookies["root"], accept, form=form, **headers)
+
+    body = page.body.decode()
+    assert "ValueError at /confide/" in " ".join(body.split())
+    for secret in ("hunter2-pin", "hunter2-key", "hunter2-password", "only for tests"):
+        assert secret not in body
+    assert site.cookies["root"].partition("=")[2] not in body
+    assert ("<td>private</td>" in body) == (accept == "text/html")  # a text has no variables
+    return body
+
+
+@KINDS
+def test_secrets_are_masked(start_agent: Start, site: Site, fetch: Fetch, accept: str) -> None:
+    """What Django's own filter hides is hidden: settings, cookies, headers, and what views declare sensitive."""
     start_agent(SUPERUSER_ERRORS="1")
 
-    body = get(fetch, "/boom/", site.cookies["root"]).body.decode()
+    body = page_with_secrets(site, fetch, accept)
 
-    # As the value of the variable: the source line beside it is shown as it stands.
-    assert "<pre>&#x27;hunter2&#x27;</pre>" not in body
-    assert "<td>private</td>" in body
     assert "********************" in body
-    assert "only for tests" not in body
-    assert site.cookies["root"].partition("=")[2] not in body
+    shown = {"hunter2-setting", "hunter2-shelf", "hunter2-header"}
+    if accept == "text/html":
+        shown.add("hunter2-shelf-too")
+    assert set(re.findall(r"hunter2[a-z-]+", body)) == shown
+
+
+@pytest.fixture
+def own_filter(site: Site) -> Iterator[None]:
+    """Let the site have a filter of its own; Django keeps the first that it has made."""
+    site.change(DEFAULT_EXCEPTION_REPORTER_FILTER=f"{__name__}.Filter")
+    debug.get_default_exception_reporter_filter.cache_clear()
+    yield
+    debug.get_default_exception_reporter_filter.cache_clear()
+
+
+@KINDS
+@pytest.mark.usefixtures("own_filter")
+def test_the_sites_own_filter(start_agent: Start, site: Site, fetch: Fetch, accept: str) -> None:
+    """What the site's DEFAULT_EXCEPTION_REPORTER_FILTER hides is hidden, in its own words."""
+    start_agent(SUPERUSER_ERRORS="1")
+
+    body = page_with_secrets(site, fetch, accept)
+
+    assert "hunter2" not in body
+    assert "not for your eyes" in body
 
 
 def test_plain_text_by_accept(start_agent: Start, site: Site, fetch: Fetch) -> None:
@@ -364,14 +455,25 @@ def test_plain_text_by_accept(start_agent: Start, site: Site, fetch: Fetch) -> N
     assert answer.body.startswith(TITLE.encode())
 
 
-def test_the_sites_own_reporter(start_agent: Start, site: Site, fetch: Fetch) -> None:
-    """The site's DEFAULT_EXCEPTION_REPORTER makes the page."""
+@pytest.mark.parametrize(
+    ("accept", "body"),
+    [
+        ("text/html", b"<p>our own, with not for your eyes"),
+        ("text/plain", b"our own, with not for your eyes"),
+    ],
+)
+@pytest.mark.usefixtures("own_filter")
+def test_the_sites_own_reporter(
+    start_agent: Start, site: Site, fetch: Fetch, accept: str, body: bytes
+) -> None:
+    """The site's DEFAULT_EXCEPTION_REPORTER makes the page, HTML or plain text, with the site's own filter."""
     site.change(DEFAULT_EXCEPTION_REPORTER=f"{__name__}.Reporter")
     start_agent(SUPERUSER_ERRORS="1")
 
-    answer = get(fetch, "/boom/", site.cookies["root"], accept="text/plain")
+    answer = get(fetch, "/boom/", site.cookies["root"], accept)
 
-    assert answer.body == b"a report of the site's own"
+    assert answer.status == 500
+    assert answer.body == body
 
 
 def others(site: Site) -> dict[str, str]:

@@ -11,14 +11,18 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+import requests
 from asgiref.sync import async_to_sync, sync_to_async
 from books.models import Book
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.core.cache import cache
 from django.core.management import call_command
 from django.db import connection
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
+from django.template.loader import render_to_string
 from django.urls import include, path
+from django.views.decorators.csrf import csrf_exempt
 
 from introspect.agent import work
 
@@ -134,6 +138,23 @@ def boom(request):
     raise ValueError("hunter2-message")
 
 
+@csrf_exempt
+def everything(request):
+    """Do all that a line tells of, with secrets from the form, and fail for what another service answers."""
+    request.user = get_user_model()(pk=77)
+    form = request.POST
+    for _ in range(2):
+        list(Book.objects.filter(title=form["parameter"]))
+    connection.connection.create_function("pause", 1, time.sleep)  # to be the slowest
+    Book.objects.extra(where=[f"title = '{form['literal']}' OR pause(0.01)"]).count()
+    cache.get(form["password"])
+    cache.set(form["password"], form["password"])
+    cache.get(form["password"])
+    render_to_string("books/line.html", {"book": form["password"]})
+    logger.info("calling %s", form["to"], extra={"password": form["password"], "request": request})
+    requests.get(form["to"]).raise_for_status()
+
+
 def logged_in(request):
     """Touch the user."""
     return HttpResponse(str(request.user))
@@ -201,6 +222,7 @@ urlpatterns = [
     path("relayed/", relayed),
     path("many/<int:number>/", many),
     path("boom/", boom),
+    path("everything/", everything),
     path("user/", logged_in),
     path("assigned/", assigned),
     path("stream/", stream),
