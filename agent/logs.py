@@ -56,6 +56,12 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/?#\"'<>]*@")
+# What libraries say, in quotes, of a URL that they cannot use: requests of one without a scheme,
+# http.client (and `int`) of what they take for the port in one with a password.
+_QUOTED_CREDENTIALS = re.compile(
+    r"""(['"]) (?: [^\s/?#"'<>:]+: | (?<=\bport:\ ') | (?<=\bbase\ 10:\ ') ) [^\s/?#"'<>]*@""",
+    re.VERBOSE,
+)
 # Whole words, escaped quotes included as access logs write them, and then a look into each: a
 # pattern that searched for the question mark itself would take quadratic time.
 _WORD = re.compile(r"(?:\\.|[^\s\"'<>\\])+")
@@ -349,8 +355,8 @@ def scrubbed(text: str) -> str:
     if len(text) > TEXT:
         half = TEXT // 2  # of a stack, the end says what happened
         text = f"{_beginning(text, half)}{CUT}{_end(text, half)}"
-    if "@" in text and "://" in text:
-        text = _CREDENTIALS.sub("", text)
+    if "@" in text:
+        text = _QUOTED_CREDENTIALS.sub(r"\1", _CREDENTIALS.sub("", text))
     if "?" in text:
         text = _WORD.sub(_without_query_string, text)
     return text

@@ -91,7 +91,7 @@ def host_of(url: object) -> str:
     """Return the host of *url*, without credentials and port; ``unknown`` if it has none."""
     text = url if type(url) is str else _text(url)
     # All URLs of one service share what stands before the path: that much is parsed once.
-    end = text.find("/", len("https://"))
+    end = text.find("/", text.find("://") + 3)
     origin = text[:end] if end > 0 else text
     host = _hosts.get(origin)
     if host is None:
@@ -99,6 +99,11 @@ def host_of(url: object) -> str:
             _hosts.clear()
         host = _hosts[origin] = _parsed_host(origin)
     return host
+
+
+def bare_host(host: object) -> str:
+    """Return the *host* of a connection in lower case, without credentials left in its place."""
+    return str(host or "").rpartition("@")[2].lower() or UNKNOWN_HOST
 
 
 def _text(url: object) -> str:

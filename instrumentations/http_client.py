@@ -45,12 +45,12 @@ def _destination(connection: Any, request_line: bytes) -> str:
     """Return the host that the request is meant for: through a proxy not the connection's."""
     tunnel = getattr(connection, "_tunnel_host", None)
     if tunnel:
-        return str(tunnel).lower()
+        return outgoing.bare_host(tunnel)
     if request_line.find(b"://") > 0:
         target = request_line.split(b" ")[1]
         if not target.startswith(b"/"):
             return outgoing.host_of(target)
-    return str(connection.host or outgoing.UNKNOWN_HOST).lower()
+    return outgoing.bare_host(connection.host)
 
 
 def headers_sent(

@@ -22,7 +22,7 @@ def _host(args: Any, kwargs: Any) -> str:
     url = args[2] if len(args) > 2 else kwargs.get("url")  # noqa: PLR2004  (self, method, url)
     if isinstance(url, str) and not url.startswith("/"):
         return outgoing.host_of(url)
-    return getattr(args[0], "host", None) or outgoing.UNKNOWN_HOST
+    return outgoing.bare_host(getattr(args[0], "host", None))
 
 
 PATCHES = (

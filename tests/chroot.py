@@ -31,6 +31,25 @@ PACKAGES = (
     "pkgconf",
 )
 
+# What these tests are for: on anything older they would say nothing new.
+AT_LEAST = {"Python": "3.14", "Django": "6.0"}
+
+# Prints the versions of the Python that runs it and of its Django, and refuses older ones than it is told.
+VERSIONS = """
+import platform, re, sys
+from importlib.metadata import version
+
+def numbers(text):
+    return [int(part) for part in re.match(r"[0-9.]*[0-9]", text)[0].split(".")]
+
+found = {"Python": platform.python_version(), "Django": version("django")}
+print(" and ".join(" ".join(pair) for pair in found.items()), flush=True)
+for wanted in sys.argv[1:]:
+    name, number = wanted.split()
+    if numbers(found[name]) < numbers(number):
+        sys.exit(f"the chroot has {name} {found[name]}, and this is for {wanted} and newer")
+"""
+
 ROOT = CACHE / "chroot"
 SOURCE = Path("/source")  # within the chroot
 VENV = Path("/venv")  # within the chroot
@@ -60,6 +79,8 @@ def main(pytest_words: list[str]) -> int:
             shutil.copy(name, ROOT / name.lstrip("/"))
     copy_source()
     install()
+    wanted = [" ".join(pair) for pair in AT_LEAST.items()]
+    check(inside(str(VENV / "bin/python"), "-c", VERSIONS, *wanted))
     with contextlib.ExitStack() as stack:
         variables = lend_services(stack)
         words = [str(VENV / "bin/python"), "-m", "pytest", "-m", "not host_only", *pytest_words]
@@ -131,6 +152,7 @@ def install() -> None:
         check(inside(PYTHON, "-m", "venv", "--clear", str(VENV)))
         check(inside(*pip, f"{SOURCE}[test]"))
         stamp.write_text(wanted)
+    check(inside(*pip, "--upgrade", "django"))  # the newest, also where all this was done long ago
     check(inside(*pip, "--force-reinstall", "--no-deps", str(SOURCE)))
     shutil.rmtree(ROOT / SOURCE.relative_to("/") / "build", ignore_errors=True)
 

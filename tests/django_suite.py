@@ -113,6 +113,9 @@ def main(modules: list[str]) -> int:
             print(f"{len(suspects)} outcomes differ, once more: {' '.join(suspects)}", flush=True)
             labels = sorted({label(name) for name in suspects})
             outcomes = {way: run(source, labels, *how, way) for way, how in ways.items()}
+            lost = [name for name in labels if not any(name in run for run in outcomes.values())]
+            if lost:  # which is how a test that is there with the agent alone looks
+                sys.exit(f"these differ, and did not run again: {' '.join(lost)}")
     return report(outcomes, compared)
 
 

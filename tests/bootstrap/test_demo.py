@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,50 @@ def chapters(answer: dict[str, Any]) -> list[dict[str, Any]]:
     return found if len(found) == 2 else []
 
 
+# What a visit to a path is named after; nobody has a view for the others.
+VIEWS = {
+    r"/": "front_views_index",
+    r"/books/\d+/": "front_views_BookDetail",
+    r"/books/\d+/buy/": "front_views_buy",
+    r"/search/\?.*": "front_views_search",
+    r"/report/": "front_views_report",
+    r"/coupon/\?.*": "front_views_coupon",
+    r"/staff/": "front_views_staff",
+}
+
+
+def view_of(path: str) -> str:
+    """Return the name under which a visit to `path` counts."""
+    return next((view for form, view in VIEWS.items() if re.fullmatch(form, path)), "unresolved")
+
+
+TIMES = ["count", "mean ms", "p95 ms", "total ms"]
+
+Table = dict[tuple[str, ...], dict[str, float]]
+
+
+def tables(text: str) -> dict[str, Table]:
+    """Return each table of the report by its title: its numbers by its rows' names and by column."""
+    found: dict[str, Table] = {}
+    for section in text.split("\n\n"):
+        lines = section.splitlines()
+        if set("".join(lines[1:2])) != {"─"}:
+            continue
+        title, *columns = re.split(" {2,}", lines[0])
+        found[title] = {}
+        for row in lines[2:]:
+            cells = re.split(" {2,}", row)
+            names, numbers = cells[: -len(columns)], cells[-len(columns) :]
+            values = [float(number.replace(",", "")) for number in numbers]
+            found[title][tuple(names)] = dict(zip(columns, values, strict=True))
+    return found
+
+
+def counts(table: Table, service: str) -> dict[tuple[str, ...], float]:
+    """Return the counts of one service's rows."""
+    return {names[1:]: row["count"] for names, row in table.items() if names[0] == service}
+
+
 def assert_nothing_left(folder: Path, command: Running) -> None:
     """Assert that no process, file or port of the demonstration remains."""
     assert relatives(folder) == []
@@ -111,6 +157,88 @@ class TestOnce:
         rows = [" ".join(line.split()) for line in table.splitlines()]
 
         assert any(line == row or line.startswith(f"{row} ") for line in rows), table
+
+    @pytest.fixture
+    def report(self, finished: tuple[Path, Running]) -> dict[str, Table]:
+        """The tables that a real run has printed."""
+        return tables(finished[1].stdout)
+
+    def test_tables_and_columns(self, report: dict[str, Table]) -> None:
+        """What is timed stands with count, mean, 95th percentile and total, what is counted with its count."""
+        columns = {title: {tuple(row) for row in table.values()} for title, table in report.items()}
+
+        assert columns == {
+            "Requests": {tuple(TIMES)},
+            "Views, by method": {tuple(TIMES)},
+            "Database, by alias and verb": {tuple(TIMES)},
+            "Templates": {tuple(TIMES)},
+            "Outgoing calls, by host": {tuple(TIMES)},
+            "Cache, by alias and operation": {tuple(TIMES)},
+            "Commands": {tuple(TIMES)},
+            "Exceptions, by class and view": {("count",)},
+            "Responses, by status": {("count",)},
+        }
+
+    def test_counts_are_those_of_the_visits(self, report: dict[str, Table]) -> None:
+        """Every visit is counted, once, under its view, status and exception, with what it has caused."""
+        visits = demo_traffic.VISITS
+        views = Counter((view_of(visit.path), visit.method) for visit in visits)
+        statuses = Counter((str(visit.status),) for visit in visits)
+        sold = sum(view_of(visit.path) == "front_views_buy" for visit in visits)
+        sold_out = statuses["500",] - 2  # two are coupons
+        written = counts(report["Database, by alias and verb"], "front")
+        written_back = counts(report["Database, by alias and verb"], "back")
+        asked_back = counts(report["Requests"], "back")
+        rendered = counts(report["Templates"], "front")
+        exceptions = counts(report["Exceptions, by class and view"], "front")
+
+        assert counts(report["Requests"], "front") == {(): len(visits)}
+        assert counts(report["Views, by method"], "front") == views
+        assert counts(report["Responses, by status"], "front") == statuses
+        assert sum(exceptions.values()) == sum(visit.status >= 400 for visit in visits)
+        assert counts(report["Outgoing calls, by host"], "front") == {
+            ("127_0_0_1",): asked_back[()]
+        }
+        assert sum(counts(report["Views, by method"], "back").values()) == asked_back[()]
+        assert written["default", "insert"] == sold - sold_out
+        assert written["default", "select"] > len(visits)
+        assert written_back["default", "begin"] == sold
+        assert written_back["default", "update"] == written_back["default", "insert"]
+        assert written_back["default", "update"] == sold - sold_out
+        for number in (403, 404, 500):
+            assert rendered[f"{number}_html",] == statuses[str(number),]
+        pages = ("front_views_index", "GET"), ("front_views_search", "GET")
+        assert rendered["front_index_html",] == sum(views[page] for page in pages)
+        assert counts(report["Commands"], "front") == {("send_subscriptions",): 1}
+
+    def test_times_are_plausible(self, report: dict[str, Table]) -> None:
+        """Count, mean, percentile and total of each row can be those of one list of times, and add up."""
+        half = 0.005 + 1e-9  # what two decimals leave out
+        for names, row in (
+            item for table in report.values() for item in table.items() if len(item[1]) > 1
+        ):
+            count, mean, p95, total = (row[column] for column in TIMES)
+            assert total == pytest.approx(mean * count, abs=0.5 + half * count), names
+            assert mean >= 0, names
+            # So many values are at least as long as the percentile.
+            longest = count - math.ceil(0.95 * count - 1e-9) + 1
+            assert (p95 - half) * longest <= total + 0.5, names
+            assert longest > 1 or p95 + half >= mean - half, names
+        views = report["Views, by method"]
+        for service in ("front", "back"):
+            whole = report["Requests"][service,]["total ms"]
+            parts = [row["total ms"] for names, row in views.items() if names[0] == service]
+            assert sum(parts) == pytest.approx(whole, abs=0.5 * (len(parts) + 1))
+        # The one view waits for the other, which takes its time.
+        waiting, slow = (
+            views["front", "front_views_report", "GET"],
+            views["back", "back_views_audit", "GET"],
+        )
+        assert waiting["mean ms"] > slow["mean ms"] >= 1100
+        queries = report["Database, by alias and verb"].values()
+        assert (
+            0 < sum(row["total ms"] for row in queries) < report["Requests"]["front",]["total ms"]
+        )
 
 
 class TestStory:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import functools
 import importlib
+import importlib.util
 import inspect
 import json
 import subprocess
@@ -18,7 +20,7 @@ import pytest
 from django import VERSION
 
 from introspect import instrumentations
-from introspect.agent import emitter, guard, patching, work, wrappers
+from introspect.agent import emitter, guard, patching, settings, work, wrappers
 from introspect.agent.patching import ABSENT, APPLIED, INHERITED, WAITING, Patch
 from tests.helpers.processes import clean_environment
 from tests.instrumentations.contract_scenario import is_installed
@@ -26,14 +28,46 @@ from tests.instrumentations.contract_scenario import is_installed
 NAMES = instrumentations.names()
 SCENARIO = Path(__file__).with_name("contract_scenario.py")
 
+
+def patches_of(name: str) -> list[Patch]:
+    """Return all that an instrumentation may replace, also in the place of one that is disabled."""
+    module = instrumentations.load(name)
+    if not hasattr(module, "patches"):
+        return list(module.PATCHES)
+    alone, _ = settings.read({"INTROSPECT_DISABLE": ",".join({*NAMES} - {name})})
+    return [*module.PATCHES, *(p for p in module.patches(alone) if p not in module.PATCHES)]
+
+
+@functools.cache
+def defined_in(module: str) -> frozenset[str]:
+    """Return `Class.method` for all that a module's source defines: to be imported it may want settings."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    return frozenset(
+        f"{owner.name}.{found.name}"
+        for owner in ast.parse(Path(spec.origin).read_text()).body
+        if isinstance(owner, ast.ClassDef)
+        for found in owner.body
+        if isinstance(found, (ast.FunctionDef, ast.AsyncFunctionDef))
+    )
+
+
+def is_there(patch: Patch) -> bool:
+    """Tell whether there is here what the patch would replace; what is inherited is another's to patch."""
+    return is_installed(patch.module) and (
+        not patch.own or patch.attribute in defined_in(patch.module)
+    )
+
+
 every_instrumentation = pytest.mark.parametrize("name", NAMES)
 every_patch = pytest.mark.parametrize(
     "patch",
     [
-        pytest.param(patch, id=f"{name}-{patch.attribute}")
+        pytest.param(patch, id=f"{name}-{patch.module.split('.')[-1]}.{patch.attribute}")
         for name in NAMES
-        for patch in instrumentations.load(name).PATCHES
-        if is_installed(patch.module) and not patch.own
+        for patch in patches_of(name)
+        if is_there(patch)
     ],
 )
 
@@ -65,6 +99,11 @@ def original_of(patch: Patch) -> Any:
     """Return what the library itself has there, as it stands in the owner's dictionary."""
     owner, name = owner_of(patch)
     return owner.__dict__.get(name, getattr(owner, name))
+
+
+@pytest.fixture(autouse=True)
+def _configured(_django: None) -> None:
+    """Let there be settings of Django's: some libraries want them when they are imported."""
 
 
 @pytest.fixture
@@ -124,6 +163,15 @@ def test_both_orders_patch_once_and_undo_restores_identity(name: str, scenario: 
     assert found["import_system"] == found.get("untouched", found["import_system"])
     assert set(found.get("without_attributes", [ABSENT])) <= {ABSENT}
     assert found["stderr"] == ""
+
+
+@every_instrumentation
+def test_no_patch_escapes_the_tests_of_each(name: str) -> None:
+    """Whatever is applied is among the patches that each test below runs through: none is left out."""
+    status = in_fresh_interpreter("import_then_patch", name)["status"]
+
+    applied = {target for target, what in status.items() if what == APPLIED}
+    assert {p.target for p in instrumentations.load(name).PATCHES if is_there(p)} == applied
 
 
 @every_instrumentation

@@ -5,7 +5,10 @@ With TEST_PSYCOPG=2 in the environment the same tests use psycopg2: `test_with_p
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -25,6 +28,7 @@ from tests.helpers.ports import free_port
 from tests.helpers.processes import REPOSITORY, clean_environment
 from tests.instrumentations.conftest import Agent
 from tests.instrumentations.handlers import WsgiCall, environ, urlconf
+from tests.instrumentations.raised import raised
 
 PSYCOPG2 = os.environ.get("TEST_PSYCOPG") == "2"
 LENT_DATABASE = "TEST_POSTGRESQL_DATABASE"
@@ -135,6 +139,23 @@ def in_request(django: Callable[..., None], action: Callable[[], Any]) -> Any:
     django(ROOT_URLCONF=urlconf(path("", view)), DEBUG_PROPAGATE_EXCEPTIONS=True)
     WsgiCall(environ()).read()
     return results[0]
+
+
+@contextlib.contextmanager
+def stored_sessions(store: Any, number: int) -> Iterator[Any]:
+    """Give so many rows as a query set, in a table that is there for as long as the block lasts."""
+    from django.contrib.sessions.models import Session
+
+    with store.schema_editor() as editor:
+        editor.create_model(Session)
+    try:
+        moment = datetime(2030, 1, 1, tzinfo=timezone.utc)
+        sessions = (Session(session_key=str(n), expire_date=moment) for n in range(number))
+        Session.objects.using(ALIAS).bulk_create(sessions)
+        yield Session.objects.using(ALIAS).order_by("session_key")
+    finally:
+        with store.schema_editor() as editor:
+            editor.delete_model(Session)
 
 
 def outcome(action: Callable[[], Any]) -> Any:
@@ -466,27 +487,183 @@ class TestUntouched:
 
     def test_the_orm_streams_as_ever(self, store: Any, agent: Agent) -> None:
         """`QuerySet.iterator()`, by a server-side cursor where the database has them."""
-        from django.contrib.sessions.models import Session
         from django.db import transaction
 
-        with store.schema_editor() as editor:
-            editor.create_model(Session)
-        try:
-            moment = datetime(2030, 1, 1, tzinfo=timezone.utc)
-            sessions = (Session(session_key=str(n), expire_date=moment) for n in range(250))
-            Session.objects.using(ALIAS).bulk_create(sessions)
+        with stored_sessions(store, 250) as sessions:
             agent.clear()
             with transaction.atomic(using=ALIAS):
-                rows = Session.objects.using(ALIAS).order_by("session_key").iterator(chunk_size=100)
+                rows = sessions.iterator(chunk_size=100)
                 first = next(rows)
                 rest = list(rows)
-        finally:
-            with store.schema_editor() as editor:
-                editor.delete_model(Session)
 
         assert first.session_key == "0"
         assert len(rest) == 249
         assert agent.counts(f"db.{ALIAS}.select") == {f"db.{ALIAS}.select": 1}
+
+    @pytest.mark.parametrize("within", ["request", "nothing"])
+    def test_server_side_cursors_of_postgresql(
+        self,
+        within: str,
+        postgresql_store: Any,
+        start_agent: Callable[..., Agent],
+        django: Callable[..., None],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A cursor that streams has the driver's own type, and is named and declared as ever."""
+        from django.db import transaction
+
+        chunked_cursor = postgresql_store.chunked_cursor
+        made: list[Any] = []
+
+        def noted() -> Any:
+            made.append(chunked_cursor())
+            return made[-1]
+
+        monkeypatch.setattr(postgresql_store, "chunked_cursor", noted)
+
+        def seen() -> list[Any]:
+            found: list[Any] = []
+            with transaction.atomic(using=ALIAS):
+                rows = sessions.iterator(chunk_size=2)
+                found.append(next(rows).session_key)
+                with postgresql_store.chunked_cursor() as named:
+                    named.execute("SELECT is_holdable, is_scrollable, name FROM pg_cursors")
+                    found += [(*row[:2], kind_of_name(row[2])) for row in named.fetchall()]
+                    found.append(quoted(named.cursor))
+                found += [row.session_key for row in rows]
+            for cursor in made:
+                own = cursor.cursor
+                found += [type(cursor), type(own), kind_of_name(own.name)]
+                found += [own.scrollable, own.withhold, own.itersize]
+            made.clear()
+            return found
+
+        with stored_sessions(postgresql_store, 5) as sessions:
+            without = seen()
+            start_agent()
+
+            assert (in_request(django, seen) if within == "request" else seen()) == without
+        assert without[1:3] == [(False, False, "_django_curs_0_sync_0")] * 2
+        types = [found for found in without if isinstance(found, type)]
+        assert sum(issubclass(found, drivers_server_side_cursor()) for found in types) == 2
+
+    def test_a_commit_that_fails(
+        self, store: Any, table: str, start_agent: Callable[..., Agent]
+    ) -> None:
+        """A broken deferred constraint, or what MariaDB has instead, raises as ever, and is counted."""
+        from django.db import transaction
+
+        def fails() -> None:
+            with transaction.atomic(using=ALIAS), store.cursor() as cursor:
+                if store.vendor == "mysql":  # ends by XA END alone, and not by a rollback either
+                    cursor.execute(f"XA START '{table}'")
+                else:
+                    cursor.execute(f"INSERT INTO {table}_part VALUES (1)")
+
+        with referring_to(table, store):
+            without = raised(fails)
+            agent = start_agent()
+            agent.clear()
+
+            assert raised(fails) == without
+        fails_twice = store.vendor == "mysql"
+        name = "OperationalError" if fails_twice else "IntegrityError"
+        assert (without[0][0].__module__, without[0][0].__name__) == ("django.db.utils", name)
+        assert agent.counts("db.error") == {f"db.error.{ALIAS}.{name}": 2 if fails_twice else 1}
+        assert agent.counts("db.commit") == {f"db.commit.{ALIAS}": 1}
+        assert agent.counts("db.rollback") == {f"db.rollback.{ALIAS}": 1}
+
+    def test_a_rollback_that_fails(self, store: Any, start_agent: Callable[..., Agent]) -> None:
+        """On a connection that is closed it raises as ever, and is counted by what Django raises."""
+
+        def fails() -> None:
+            store.ensure_connection()
+            store.connection.close()
+            try:
+                store.rollback()
+            finally:
+                store.connection = None
+
+        without = raised(fails)
+        agent = start_agent()
+        agent.clear()
+
+        assert raised(fails) == without
+        name = {
+            "sqlite": "ProgrammingError",
+            "postgresql": "InterfaceError" if PSYCOPG2 else "OperationalError",
+            "mysql": "OperationalError",
+        }[store.vendor]
+        assert (without[0][0].__module__, without[0][0].__name__) == ("django.db.utils", name)
+        assert agent.counts("db.error") == {f"db.error.{ALIAS}.{name}": 1}
+        assert agent.counts("db.rollback") == {f"db.rollback.{ALIAS}": 1}
+
+    def test_an_executemany_that_fails(
+        self, store: Any, table: str, start_agent: Callable[..., Agent]
+    ) -> None:
+        """A row that is there already raises as ever, and the statement counts as one that failed."""
+
+        def fails() -> None:
+            with store.cursor() as cursor:
+                rows = [(1, "a"), (2, "b"), (1, "c")]
+                cursor.executemany(f"INSERT INTO {table} VALUES (%s, %s)", rows)
+
+        with store.cursor() as cursor:
+            cursor.execute(f"INSERT INTO {table} VALUES (1, 'z')")
+        without = raised(fails)
+        agent = start_agent()
+        agent.clear()
+
+        assert raised(fails) == without
+        assert agent.counts("db.") == {
+            f"db.{ALIAS}.insert": 1,
+            f"db.error.{ALIAS}.IntegrityError": 1,
+        }
+
+
+@contextlib.contextmanager
+def referring_to(table: str, store: Any) -> Iterator[None]:
+    """Make a table whose rows must refer to rows of `table`, by the time that they are committed."""
+    if store.vendor == "mysql":  # has no deferred constraints
+        yield
+        return
+    with store.cursor() as cursor:
+        cursor.execute(
+            f"CREATE TABLE {table}_part"
+            f" (whole integer REFERENCES {table} (id) DEFERRABLE INITIALLY DEFERRED)"
+        )
+    try:
+        yield
+    finally:
+        with store.cursor() as cursor:
+            cursor.execute(f"DROP TABLE {table}_part")
+
+
+def kind_of_name(name: str) -> str:
+    """Return a cursor's name without the numbers of its thread and of the cursor."""
+    return re.sub(r"\d+", "0", name)
+
+
+def drivers_server_side_cursor() -> type:
+    """Return the driver's type of the cursors that Django streams by."""
+    if PSYCOPG2:
+        from psycopg2.extensions import cursor
+
+        return cursor
+    from psycopg import ServerCursor
+
+    return ServerCursor
+
+
+def quoted(cursor: Any) -> str:
+    """Return a name as the driver quotes it, for which it wants a cursor of its own."""
+    if PSYCOPG2:
+        from psycopg2.extensions import quote_ident
+
+        return quote_ident('a"b', cursor)
+    from psycopg.sql import Identifier
+
+    return Identifier('a"b').as_string(cursor)
 
 
 def composables() -> list[Any]:
@@ -513,29 +690,39 @@ class TestPostgresql:
     def test_quoting_with_the_raw_cursor(self, postgresql_store: Any, agent: Agent) -> None:
         """The driver's own functions take the cursor beneath Django's."""
         with postgresql_store.cursor() as cursor:
-            if PSYCOPG2:
-                from psycopg2.extensions import quote_ident
+            assert quoted(cursor.cursor) == '"a""b"'
 
-                assert quote_ident('a"b', cursor.cursor) == '"a""b"'
-            else:
-                from psycopg.sql import Identifier
+    @pytest.mark.parametrize("whose", ["Django's", "the driver's"])
+    def test_copy(
+        self,
+        whose: str,
+        postgresql_store: Any,
+        agent: Agent,
+        django: Callable[..., None],
+    ) -> None:
+        """COPY goes to the driver's cursor, past Django's `execute`, in and out, with no comment."""
 
-                assert Identifier('a"b').as_string(cursor.cursor) == '"a""b"'
+        def copied() -> list[Any]:
+            with postgresql_store.cursor() as cursor:
+                cursor.execute("CREATE TEMPORARY TABLE copied (id integer, name text)")
+                own = cursor if whose == "Django's" else cursor.cursor
+                if PSYCOPG2:
+                    own.copy_expert("COPY copied FROM STDIN", io.StringIO("1\ta\n2\tb\n"))
+                    out = io.StringIO()
+                    own.copy_expert("COPY copied TO STDOUT", out)
+                    text = out.getvalue()
+                else:
+                    with own.copy("COPY copied FROM STDIN") as copy:
+                        copy.write("1\ta\n2\tb\n")
+                    with own.copy("COPY copied TO STDOUT") as copy:
+                        text = b"".join(copy).decode()
+                cursor.execute("SELECT count(*) FROM copied")
+                return [text, cursor.fetchone(), type(own)]
 
-    def test_copy(self, postgresql_store: Any, agent: Agent) -> None:
-        """COPY goes to the driver's cursor, past Django's `execute`."""
-        import io
+        counted = in_request(django, copied)
 
-        with postgresql_store.cursor() as cursor:
-            cursor.execute("CREATE TEMPORARY TABLE copied (id integer, name text)")
-            if PSYCOPG2:
-                cursor.copy_expert("COPY copied FROM STDIN", io.StringIO("1\ta\n2\tb\n"))
-            else:
-                with cursor.copy("COPY copied FROM STDIN") as copy:
-                    copy.write("1\ta\n2\tb\n")
-            cursor.execute("SELECT count(*) FROM copied")
-
-            assert cursor.fetchone() == (2,)
+        assert counted[:2] == ["1\ta\n2\tb\n", (2,)]
+        assert agent.counts(f"db.{ALIAS}") == {f"db.{ALIAS}.create": 1, f"db.{ALIAS}.select": 1}
 
     def test_procedures(self, postgresql_store: Any, agent: Agent) -> None:
         """`callproc` counts as a call, a failing one as an error, too."""

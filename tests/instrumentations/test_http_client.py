@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
 import subprocess
 import sys
 import threading
@@ -22,11 +24,12 @@ from urllib.request import (
 
 import pytest
 
-from tests.helpers.ports import free_port
+from tests.helpers.ports import LOOPBACK, free_port
 from tests.helpers.processes import clean_environment
 from tests.instrumentations.conftest import Agent
 from tests.instrumentations.handlers import fetch_wsgi, urlconf
 from tests.instrumentations.http_server import Server
+from tests.instrumentations.raised import raised
 
 HOST = "127_0_0_1"
 
@@ -171,6 +174,53 @@ def test_a_tunnel_that_the_proxy_refuses(
     }
 
 
+class ByOtherMeans(http.client.HTTPConnection):
+    """A connection to the server whatever its host says, as others have it to a Unix socket."""
+
+    def connect(self) -> None:
+        """Connect to the port on the loopback address."""
+        self.sock = socket.create_connection((LOOPBACK, self.port))
+
+
+@pytest.mark.parametrize(
+    ("host", "target", "name"),
+    [
+        ("Far.example", "/", "far_example"),
+        ("bob:hunter2@Far.example", "/", "far_example"),
+        ("bob@far.example", "/", "far_example"),
+        ("bob:hunter2@", "/", "unknown"),
+        ("", "/", "unknown"),
+        ("proxy.example", "http://bob:hunter2@Far.example/", "far_example"),
+        ("proxy.example", "http://bob:hunter2@/", "unknown"),
+        ("proxy.example", "http:///", "unknown"),
+    ],
+)
+def test_a_host_that_is_none(web: Server, agent: Agent, host: str, target: str, name: str) -> None:
+    """Credentials in a host's place, or none at all: the call is made as ever, and counts under no secret."""
+    connection = ByOtherMeans(host, web.port)
+    with contextlib.closing(connection):
+        connection.request("GET", target)
+        assert connection.getresponse().status == 200
+
+    assert web.seen[0][1] == target
+    assert agent.counts("http") == {f"http.{name}": 1, f"http.status.{name}.200": 1}
+
+
+def test_a_host_that_cannot_be_found(unresolvable: None, start_agent: Callable[..., Agent]) -> None:
+    """Where http.client takes credentials for a part of the name, its error is its own, and the name ours."""
+
+    def call() -> None:
+        with contextlib.closing(http.client.HTTPConnection("bob:hunter2@x", 80)) as connection:
+            connection.request("GET", "/")
+
+    without = raised(call)
+    agent = start_agent()
+
+    assert raised(call) == without
+    assert without[0][0] is socket.gaierror
+    assert agent.counts("http") == {"http.x": 1, "http.error.x.gaierror": 1}
+
+
 class TestUrllib:
     """Calls by urllib.request, of which http.client sees the single requests."""
 
@@ -255,25 +305,38 @@ class TestUrllib:
             f"http.status.{HOST}.200": 1,
         }
 
-    @pytest.mark.parametrize("url", ["http://", "http:///path", "http:path", "http://[::1"])
+    @pytest.mark.parametrize(
+        ("url", "error", "host"),
+        [
+            ("http://", "URLError", "unknown"),
+            ("http:///path", "URLError", "unknown"),
+            ("http:path", "URLError", "unknown"),
+            ("http://[::1", "ValueError", "unknown"),
+            ("http://bob:hunter2@/path", "InvalidURL", "unknown"),
+            ("http://bob:hunter2@[::1/", "ValueError", "unknown"),
+            ("http://bob:hunter2@far.example/", "InvalidURL", "far_example"),
+            ("http://bob:hunter2@far.example:80/", "gaierror", "far_example"),
+            ("http://127.0.0.1:{free}/", "ConnectionRefusedError", HOST),
+            ("http://127.0.0.1:{web}/to?http://bob:hunter2@/path", "InvalidURL", HOST),
+        ],
+    )
     def test_addresses_that_urllib_refuses(
-        self, opener: OpenerDirector, start_agent: Callable[..., Agent], url: str
+        self,
+        web: Server,
+        opener: OpenerDirector,
+        unresolvable: None,
+        start_agent: Callable[..., Agent],
+        url: str,
+        error: str,
+        host: str,
     ) -> None:
-        """The exception is that of urllib; no name is made of what is no host."""
-
-        def failure() -> tuple[type[BaseException], str]:
-            with pytest.raises((URLError, ValueError)) as caught:
-                opener.open(url)
-            return caught.type, str(caught.value)
-
-        without = failure()
+        """The exception is that of urllib; a call counts once, under its host, or as of an unknown one."""
+        url = url.format(free=free_port(), web=web.port)
+        without = raised(lambda: opener.open(url))
         agent = start_agent()
 
-        assert failure() == without
-        assert agent.counts("http") == {
-            "http.unknown": 1,
-            f"http.error.unknown.{without[0].__name__}": 1,
-        }
+        assert raised(lambda: opener.open(url)) == without
+        assert agent.counts("http") == {f"http.{host}": 1, f"http.error.{host}.{error}": 1}
 
     def test_arguments_in_every_form(
         self, web: Server, opener: OpenerDirector, agent: Agent

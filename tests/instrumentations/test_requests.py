@@ -16,6 +16,7 @@ from urllib3.util import Retry
 from tests.helpers.ports import free_port
 from tests.instrumentations.conftest import Agent
 from tests.instrumentations.http_server import Server
+from tests.instrumentations.raised import raised
 
 HOST = "127_0_0_1"
 
@@ -95,23 +96,39 @@ def test_calls_without_an_answer(web: Server, session: requests.Session, agent: 
 
 
 @pytest.mark.parametrize(
-    ("error", "url"),
-    [
-        (requests.exceptions.MissingSchema, "no-scheme"),
-        (requests.exceptions.InvalidURL, "http://"),
-        (requests.exceptions.InvalidSchema, "gopher://x/"),
+    ("url", "error", "host"),
+    [  # without a host: nothing was sent, so nothing is counted
+        ("no-scheme", "MissingSchema", None),
+        ("bob:hunter2@x/path", "InvalidSchema", "unknown"),
+        ("http://", "InvalidURL", None),
+        ("http:///path", "InvalidURL", None),
+        ("http://[::1", "InvalidURL", None),
+        ("http://bob:hunter2@/path", "InvalidURL", None),
+        ("gopher://x/", "InvalidSchema", "x"),
+        ("gopher:///path", "InvalidSchema", "unknown"),
+        ("gopher://bob:hunter2@/path", "InvalidSchema", "unknown"),
+        ("gopher://bob:hunter2@x/path", "InvalidSchema", "x"),
+        ("http://bob:hunter2@127.0.0.1:{free}/path", "ConnectionError", HOST),
+        ("http://127.0.0.1:{web}/to?http://bob:hunter2@/path", "InvalidURL", HOST),
     ],
 )
 def test_addresses_that_requests_refuses(
-    session: requests.Session, agent: Agent, error: type[Exception], url: str
+    web: Server,
+    session: requests.Session,
+    start_agent: Callable[..., Agent],
+    url: str,
+    error: str,
+    host: str | None,
 ) -> None:
-    """The exception is that of requests; no name is made of what is no host."""
-    with pytest.raises(error):
-        session.get(url)
+    """The exception is that of requests; a call counts once, under its host, or as of an unknown one."""
+    url = url.format(free=free_port(), web=web.port)
+    without = raised(lambda: session.get(url))
+    agent = start_agent()
 
-    assert set(agent.counts("http.error")) <= {
-        f"http.error.{host}.{error.__name__}" for host in ("x", "unknown")
-    }
+    assert raised(lambda: session.get(url)) == without
+    assert without[0][0] is getattr(requests.exceptions, error)
+    counted = {f"http.{host}": 1, f"http.error.{host}.{error}": 1}
+    assert agent.counts("http") == ({} if host is None else counted)
 
 
 @pytest.mark.parametrize("what", [None, 5, "http://x/", requests.Request("GET", "http://x/")])
@@ -139,7 +156,7 @@ def test_credentials_are_no_part_of_a_name(
     for userinfo in ("user:secret", "us%40er:sec%3Aret", "user"):
         session.get(f"http://{userinfo}@127.0.0.1:{web.port}/secret?secret=1")
 
-    assert set(agent.counts("http")) == set(ONE)
+    assert agent.counts("http") == dict.fromkeys(ONE, 3)
 
 
 def test_a_proxy_is_not_the_host(web: Server, session: requests.Session, agent: Agent) -> None:

@@ -13,6 +13,7 @@ from urllib3.util import Retry
 from tests.helpers.ports import free_port
 from tests.instrumentations.conftest import Agent
 from tests.instrumentations.http_server import Server
+from tests.instrumentations.raised import raised
 
 HOST = "127_0_0_1"
 
@@ -101,22 +102,60 @@ def test_calls_without_an_answer(web: Server, manager: urllib3.PoolManager, agen
     }
 
 
-@pytest.mark.parametrize("url", ["http://", "http:///path", "http://[::1", "http://x:port/"])
+@pytest.mark.parametrize(
+    ("url", "error", "host"),
+    [
+        ("http://", "LocationValueError", "unknown"),
+        ("http:///path", "LocationValueError", "unknown"),
+        ("http://[::1", "LocationParseError", "unknown"),
+        ("http://x:port/", "LocationParseError", "x"),
+        ("http://bob:hunter2@/path", "LocationValueError", "unknown"),
+        ("http://bob:hunter2@[::1/path", "LocationParseError", "unknown"),
+        ("http://bob:hunter2@x:port/", "LocationParseError", "x"),
+        ("http://bob:hunter2@127.0.0.1:{free}/", "MaxRetryError", HOST),
+        ("http://127.0.0.1:{web}/to?http://bob:hunter2@/path", "LocationValueError", HOST),
+    ],
+)
 def test_addresses_that_urllib3_refuses(
-    manager: urllib3.PoolManager, start_agent: Callable[..., Agent], url: str
+    web: Server,
+    manager: urllib3.PoolManager,
+    start_agent: Callable[..., Agent],
+    url: str,
+    error: str,
+    host: str,
 ) -> None:
-    """The exception is that of urllib3; no name is made of what is no host."""
+    """The exception is that of urllib3; a call counts once, under its host, or as of an unknown one."""
+    url = url.format(free=free_port(), web=web.port)
 
-    def failure() -> tuple[type[BaseException], str]:
-        with pytest.raises(urllib3.exceptions.HTTPError) as caught:
-            manager.request("GET", url, retries=False)
-        return caught.type, str(caught.value).partition("0x")[0]
+    def call() -> Any:
+        return manager.request("GET", url, retries=Retry(connect=0, redirect=1))
 
-    without = failure()
+    without = raised(call)
     agent = start_agent()
 
-    assert failure() == without
-    assert {name.split(".")[-1] for name in agent.counts("http.error")} <= {without[0].__name__}
+    assert raised(call) == without
+    assert without[0][0] is getattr(urllib3.exceptions, error)
+    assert agent.counts("http") == {f"http.{host}": 1, f"http.error.{host}.{error}": 1}
+
+
+def test_a_pool_whose_host_has_credentials(
+    unresolvable: None, start_agent: Callable[..., Agent]
+) -> None:
+    """What somebody has left in a pool's host, and urllib3 takes for the name, is no part of a metric's."""
+
+    def call() -> Any:
+        with urllib3.HTTPConnectionPool("bob:hunter2@far.example", 80) as pool:
+            return pool.request("GET", "/", retries=False)
+
+    without = raised(call)
+    agent = start_agent()
+
+    assert raised(call) == without
+    error = without[0][0].__name__
+    assert agent.counts("http") == {
+        "http.far_example": 1,
+        f"http.error.far_example.{error}": 1,
+    }
 
 
 def test_credentials_are_no_part_of_a_name(
@@ -126,7 +165,7 @@ def test_credentials_are_no_part_of_a_name(
     for userinfo in ("user:secret", "a@b:secret", "user"):
         manager.request("GET", f"http://{userinfo}@127.0.0.1:{web.port}/secret?secret=1")
 
-    assert set(agent.counts("http")) == set(ONE)
+    assert agent.counts("http") == dict.fromkeys(ONE, 3)
 
 
 def test_a_proxy_is_not_the_host(web: Server, agent: Agent) -> None:
