@@ -136,12 +136,17 @@ def python_path(present: str) -> str:
     """
     if not present:
         return STARTUP
-    entries = {os.path.abspath(STARTUP): STARTUP}
+    entries = {_normalized(STARTUP): STARTUP}
     for entry in present.split(os.pathsep):
         if os.path.realpath(entry) != os.path.realpath(STARTUP):  # as it is in a nested launch
             # As site does when it makes sys.path of it: two names of one folder both stay.
-            entries.setdefault(os.path.abspath(entry), entry or os.curdir)
+            entries.setdefault(_normalized(entry), entry or os.curdir)
     return os.pathsep.join(entries.values())
+
+
+def _normalized(entry: str) -> str:
+    # A relative one stays relative: it is another folder to a child with another current one.
+    return os.path.abspath(entry) if os.path.isabs(entry) else os.path.normpath(entry)
 
 
 def find_program(name: str, path: str) -> str | None:

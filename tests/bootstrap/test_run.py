@@ -22,7 +22,7 @@ from tests.bootstrap.launching import (
     told,
 )
 from tests.environments import PACKAGES
-from tests.helpers.processes import introspect_run, running, wait_until
+from tests.helpers.processes import clean_environment, introspect_run, running, wait_until
 
 HERE = str(STARTUP_FOLDER)
 
@@ -276,6 +276,7 @@ class TestOptions:
         assert by_name["INTROSPECT_STATSD"] == ["tcp://stats:1", "(INTROSPECT_STATSD)"]
         assert by_name["INTROSPECT_SERVICE"] == ["front", "(DD_SERVICE)"]
         assert by_name["INTROSPECT_DEBUG"] == ["0", "(default)"]
+        assert by_name["INTROSPECT_NAMES"] == ["1000", "(default)"]
         assert by_name["mistake:"][0].startswith("INTROSPECT_NAMES='few'")
 
     def test_info_shows_no_password(self) -> None:
@@ -319,11 +320,30 @@ class TestPythonPath:
             (f"/a:{HERE}:/b", f"{HERE}:/a:/b"),
             (f"/a:{HERE}/", f"{HERE}:/a"),
             (f"{HERE}::", f"{HERE}:."),
+            (f"lib:{Path.cwd()}/lib", f"{HERE}:lib:{Path.cwd()}/lib"),
+            (f"{Path.cwd()}:", f"{HERE}:{Path.cwd()}:."),
+            ("lib:./lib:lib/", f"{HERE}:lib"),
         ],
     )
     def test_python_path(self, present: str, expected: str) -> None:
         """Ours stands first and once; what was there stays, but nothing twice and nothing empty."""
         assert run.python_path(present) == expected
+
+    def test_a_child_in_another_folder(self, tmp_path: Path) -> None:
+        """A child that changes its folder imports what it would have, from a folder that is named twice, once by its path."""
+        (tmp_path / "lib").mkdir()
+        (tmp_path / "lib" / "there.py").touch()
+        (tmp_path / "elsewhere").mkdir()
+        command = f"cd elsewhere && {sys.executable} -c 'import there'"
+        done = subprocess.run(
+            [*introspect_run(), "sh", "-c", command],
+            cwd=tmp_path,
+            env=clean_environment(PYTHONPATH=f"lib:{tmp_path}/lib"),
+            capture_output=True,
+            check=False,
+        )
+
+        assert (done.returncode, done.stderr) == (0, b"")
 
     def test_link_to_another_entry_is_kept(self, tmp_path: Path) -> None:
         """Two names of one folder both stay, as in Python's own list: one may be changed later."""
