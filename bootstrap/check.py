@@ -27,7 +27,7 @@ Exits with 1 if nothing would arrive."""
 
 # The lowest and the highest version that the tests have run against.
 TESTED = {
-    "Django": ("4.2", "6.0"),
+    "Django": ("4.2", "6.1"),
     "wrapt": ("1.17", "2.5"),
     "statsd": ("3.3", "4.0"),
     "importlib-metadata": ("6", "10.2"),

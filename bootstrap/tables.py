@@ -11,6 +11,8 @@ from introspect.agent.settings import SETTINGS, read
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from introspect.agent.settings import Setting
+
 
 def settings_table() -> str:
     """Every setting, as a Markdown table."""
@@ -53,16 +55,8 @@ def settings_in_force(environ: Mapping[str, str]) -> str:
     found, mistakes = read(environ)
     rows = []
     for setting in SETTINGS:
-        source = next(
-            (
-                name
-                for name in (setting.variable, *setting.fallbacks)
-                if environ.get(name, "").strip()
-            ),
-            "default",
-        )
-        value = environ.get(source) or setting.default or "-"
-        rows.append((setting.variable, _masked(value), source))
+        source, value = _in_force(setting, environ)
+        rows.append((setting.variable, _masked(value or "-"), source))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         f"{variable:<{widths[0]}} {value:<{widths[1]}} ({source})"
@@ -72,6 +66,18 @@ def settings_in_force(environ: Mapping[str, str]) -> str:
     if not found.enabled:
         lines.append("the agent is off")
     return "\n".join(lines)
+
+
+def _in_force(setting: Setting, environ: Mapping[str, str]) -> tuple[str, str]:
+    for name in (setting.variable, *setting.fallbacks):
+        text = environ.get(name, "").strip()
+        if text:
+            try:
+                setting.parse(text)
+            except ValueError:  # among the mistakes
+                break
+            return name, text
+    return "default", setting.default
 
 
 def _masked(value: str) -> str:

@@ -25,6 +25,7 @@ REPOSITORY = environments.REPOSITORY
 LOGS = environments.CACHE / "logs"
 
 UNIT_TESTS = ("tests/agent", "tests/bootstrap", "tests/instrumentations")
+SERVER_TESTS = ("tests/servers",)
 
 # A test that hangs costs five minutes and shows where, instead of the whole run.
 PYTEST = [
@@ -171,7 +172,7 @@ def tests(commands: Commands, words: list[str]) -> None:
 def oldest(commands: Commands, words: list[str]) -> None:
     """Run what touches Django and the dependencies with the oldest versions of both."""
     python = environments.oldest_environment(commands.run)
-    commands.run([str(python), *PYTEST, *UNIT_TESTS, *words])
+    commands.run([str(python), *PYTEST, *UNIT_TESTS, *SERVER_TESTS, *words])
 
 
 def newest(commands: Commands, words: list[str]) -> None:
@@ -203,7 +204,8 @@ LANES = (
     (
         Step("lint", "ruff check, ruff format --check", lint),
         Step("types", "mypy, strict", types),
-        Step("tests", "the whole suite", tests, minutes=30, is_shown=True),
+        Step("tests", "the whole suite", tests, minutes=40, is_shown=True),
+        Step("django", "Django's own tests with and without the agent", django, minutes=20),
     ),
     (
         Step(
@@ -212,8 +214,7 @@ LANES = (
             newest,
             minutes=40,
         ),
-        Step("oldest", "the oldest Django and dependencies allowed", oldest, minutes=20),
-        Step("django", "Django's own tests with and without the agent", django, minutes=20),
+        Step("oldest", "the oldest Django and dependencies allowed", oldest, minutes=30),
     ),
 )
 QUICK_LANES = ((*LANES[0][:2], Step("unit", "the quick tests", unit, is_shown=True)),)

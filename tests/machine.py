@@ -52,6 +52,7 @@ _NEEDS: tuple[tuple[Callable[[], bool], tuple[str, ...]], ...] = (
     (_program("mariadbd"), ("mariadb-server",)),
     (_program("redis-server"), ("redis-server",)),
     (_program("chromium"), ("chromium",)),
+    (_program("valgrind"), ("valgrind",)),
 )
 
 

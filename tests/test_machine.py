@@ -28,6 +28,7 @@ NEEDED = {
     "mariadbd": ["mariadb-server"],
     "redis-server": ["redis-server"],
     "chromium": ["chromium"],
+    "valgrind": ["valgrind"],
 }
 NO_PROGRAMS = {"ensurepip", "Python.h", "libmariadb", "postgresql"}
 
