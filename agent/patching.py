@@ -49,6 +49,8 @@ class Patch(NamedTuple):
     wrap: Callable[[Function], Function]
     own: bool = False
     """Only where the class defines the attribute itself: a parent's is patched there."""
+    optional: bool = False
+    """Only newer versions of the library have it: where it is absent, nothing is wrong."""
 
     @property
     def module(self) -> str:
@@ -97,6 +99,7 @@ def measured(
     failure_of: Function | None = None,
     detail_of: Function | None = None,
     rewrites: int = 0,
+    optional: bool = False,
 ) -> Patch:
     """Record each call of *target* as a sample of the current unit: what runs often, for least.
 
@@ -110,6 +113,8 @@ def measured(
     Where *rewrites* is the position of an argument, ``series_of`` runs ahead of the call instead,
     and returns two things: what to pass on as that argument, and the series, ``None`` for no
     sample.
+
+    *optional* says that only newer versions of the library have *target*.
     """
 
     def wrap(original: Function) -> Function:
@@ -123,7 +128,7 @@ def measured(
             ),
         )
 
-    return Patch(target, wrap)
+    return Patch(target, wrap, optional=optional)
 
 
 def noticed(target: str, notice: Function) -> Patch:
@@ -132,26 +137,36 @@ def noticed(target: str, notice: Function) -> Patch:
 
 
 def rewriting(target: str, rewrite: Function) -> Patch:
-    """Call *target* with other arguments: ``rewrite(args, kwargs)`` returns both anew.
+    """Call *target*, function or coroutine function, with other arguments.
 
-    It may return a third thing, a function that is to be called with them instead.
+    ``rewrite(args, kwargs)`` returns both anew. It may return a third thing, a function that is to
+    be called with them instead.
     """
 
     def wrap(original: Function) -> Function:
         change = _tested(rewrite)
 
+        def changed(args: Any, kwargs: Any) -> Any:
+            try:
+                found = change(args, kwargs)
+            except Exception:
+                guard.swallow(change)
+                found = (args, kwargs)
+            return found if len(found) == 3 else (*found, original)  # noqa: PLR2004
+
         @functools.wraps(original)
         def rewritten(*args: Any, **kwargs: Any) -> Any:
             __traceback_hide__ = True
-            try:
-                changed = change(args, kwargs)
-            except Exception:
-                guard.swallow(change)
-                changed = (args, kwargs)
-            function = original if len(changed) == 2 else changed[2]  # noqa: PLR2004
-            return function(*changed[0], **changed[1])
+            args, kwargs, function = changed(args, kwargs)
+            return function(*args, **kwargs)
 
-        return rewritten
+        @functools.wraps(original)
+        async def rewritten_coroutine(*args: Any, **kwargs: Any) -> Any:
+            __traceback_hide__ = True
+            args, kwargs, function = changed(args, kwargs)
+            return await function(*args, **kwargs)
+
+        return rewritten_coroutine if inspect.iscoroutinefunction(original) else rewritten
 
     return Patch(target, wrap)
 

@@ -16,6 +16,7 @@ from introspect.agent.transport import transport_for
 from introspect.bootstrap import run, tables
 
 if TYPE_CHECKING:
+    from introspect.agent.patching import Patch
     from introspect.agent.settings import Address
 
 USAGE = """\
@@ -121,9 +122,11 @@ def hooks_report() -> tuple[bool, str]:
         status: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         return False, "\n".join(["the agent does not start in a process of its own:", *complaints])
+    newer = {patch.target for patch in _patches() if patch.optional}
     by_state: dict[str, list[str]] = {}
     for target, state in status.items():
-        by_state.setdefault(state, []).append(target)
+        if state != ABSENT or target not in newer:
+            by_state.setdefault(state, []).append(target)
     applied, waiting = by_state.pop(APPLIED, []), by_state.pop(WAITING, [])
     by_state.pop(INHERITED, None)  # measured where the parent class has it
     lines = [f"instrumented functions: {len(applied)}"]
@@ -141,14 +144,15 @@ def hooks_report() -> tuple[bool, str]:
 
 
 def _modules() -> list[str]:
+    return ["django.core.handlers.wsgi", *sorted({patch.module for patch in _patches()})]
+
+
+def _patches() -> list[Patch]:
     from introspect import instrumentations
 
-    names = {
-        patch.module
-        for name in instrumentations.names()
-        for patch in instrumentations.load(name).PATCHES
-    }
-    return ["django.core.handlers.wsgi", *sorted(names)]
+    return [
+        patch for name in instrumentations.names() for patch in instrumentations.load(name).PATCHES
+    ]
 
 
 def _number(version: str) -> tuple[int, ...]:

@@ -1,8 +1,13 @@
-"""Time every ``Template.render`` of Django's template engine, by template name.
+"""Time every ``render`` of Django's templates and their partials, by name.
 
 ``render`` is called for a page and for each template it includes; the blocks of its parents are
 part of the page's own call. An included template thus has a time of its own within the page's,
 and only the outermost adds to the request's total.
+
+A partial, which Django has from 6.0 on, counts as ``page.html#row``, by the template that defines
+it and its own name: where it is the response, where it is included, and where its page has
+``{% partial row %}``, which is like an include, a time of its own within the page's. What
+``{% partialdef row inline %}`` shows on the spot is no ``render``, but a part of the page's.
 """
 
 from __future__ import annotations
@@ -21,12 +26,13 @@ TEMPLATE = Metric(
     TIMER,
     "ms",
     ("template",),
-    "each `Template.render`, what it includes included",
+    "each render of a template or a partial, what it includes included",
     area="template",
     encloses=True,
 )
 
-# What a template made from a string is counted under: it has no name, or none that is text.
+# What a template made from a string is counted under: it has no name, or none that is text. A
+# partial of it, which does not know its template but for its origin, counts as `inline#row`.
 INLINE = "inline"
 
 _template_series = TEMPLATE.series
@@ -44,6 +50,18 @@ def template_series(template: Any, *_context: Any) -> Series:
     return _template_series[(name or INLINE,)]
 
 
+def partial_series(partial: Any, *_context: Any) -> Series:
+    """Return what a ``render`` of a partial counts as."""
+    # Any object will do Django as an origin.
+    template, name = getattr(partial.origin, "template_name", None), partial.name
+    if type(template) not in _kinds_of_text:
+        template = _text(template)
+    if type(name) not in _kinds_of_text:
+        name = _text(name)
+    # No f-string, and no sum: they would call what a SafeString has for that in Python.
+    return _template_series[("#".join((template or INLINE, name)),)]
+
+
 def _text(name: object) -> str:
     # By type: a lazy object would be evaluated, and anything else is not ours to hash or print.
     kind = type(name)
@@ -57,4 +75,5 @@ def _text(name: object) -> str:
 PATCHES = (
     # Not `_render`: Django's own test runner replaces that one.
     measured("django.template.base:Template.render", template_series),
+    measured("django.template.base:PartialTemplate.render", partial_series, optional=True),
 )

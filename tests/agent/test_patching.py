@@ -559,6 +559,26 @@ class TestCoroutines:
         assert asyncio.run(module.Child.of_class_coroutine(4)) == (module.Child, 4)
         assert [row[2] for row in calls] == [4, 4, (module.Child, 4)]
 
+    def test_rewriting(self, module: ModuleType) -> None:
+        """`rewriting` awaits them with other arguments, or awaits another one in their place."""
+        patching.apply(
+            [
+                rewriting(
+                    f"{module.__name__}:coroutine", lambda args, kwargs: ((args[0] + 1,), kwargs)
+                ),
+                rewriting(
+                    f"{module.__name__}:Thing.coroutine_method",
+                    lambda args, kwargs: (args[1:], kwargs, module.coroutine),
+                ),
+            ]
+        )
+        method = module.Thing().coroutine_method
+
+        assert inspect.iscoroutinefunction(module.coroutine)
+        assert inspect.iscoroutinefunction(method)
+        assert asyncio.run(module.coroutine(4)) == 5
+        assert asyncio.run(method(4)) == 5
+
     def test_functions_stay_functions(self, module: ModuleType, calls: Calls) -> None:
         """And no function becomes one."""
         patching.apply([timed(f"{module.__name__}:function", after=observer(calls))])

@@ -57,6 +57,19 @@ def test_an_agent_that_cannot_start_is_said(statsd: StatsdListener, tmp_path: Pa
     assert "not this one" in done.stdout + done.stderr
 
 
+def test_what_the_installed_version_lacks(statsd: StatsdListener, tmp_path: Path) -> None:
+    """A target that is missing is said to be, but for one that only newer versions have."""
+    (tmp_path / "uvicorn").mkdir()
+    for name in ("__init__", "server"):
+        (tmp_path / "uvicorn" / f"{name}.py").touch()
+    done = check(INTROSPECT_STATSD=statsd.address, PYTHONPATH=str(tmp_path))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line for line in done.stdout.splitlines() if "not there" in line] == [
+        "  uvicorn.server:signal.raise_signal: not there in the installed version"
+    ]
+
+
 def test_help_and_mistaken_arguments() -> None:
     """`--help` explains; anything else is answered with that and 2."""
     assert check("--help").returncode == 0

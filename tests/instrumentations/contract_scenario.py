@@ -33,7 +33,7 @@ def owner_of(patch: Patch) -> Any:
 
 
 def import_libraries(patches: tuple[Patch, ...]) -> tuple[Patch, ...]:
-    """Import every module that the patches name; returns the patches of those that are installed."""
+    """Import every module that the patches name; returns those patches that have something to replace here."""
     from django.conf import settings
 
     if not settings.configured:
@@ -43,7 +43,11 @@ def import_libraries(patches: tuple[Patch, ...]) -> tuple[Patch, ...]:
     for patch in patches:
         if is_installed(patch.module):
             importlib.import_module(patch.module)
-    return tuple(patch for patch in patches if patch.module in sys.modules)
+    return tuple(
+        patch
+        for patch in patches
+        if patch.module in sys.modules and not (patch.optional and is_lacking(patch))
+    )
 
 
 def is_installed(module: str) -> bool:
@@ -52,6 +56,14 @@ def is_installed(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
         return False
+
+
+def is_lacking(patch: Patch) -> bool:
+    """Tell whether the installed version does not have what an optional patch would replace."""
+    owner: Any = sys.modules[patch.module]
+    for step in patch.attribute.split("."):
+        owner = getattr(owner, step, None)
+    return owner is None
 
 
 def targets_where(patches: tuple[Patch, ...], condition: Any) -> list[str]:
@@ -168,15 +180,28 @@ def library_absent(name: str) -> dict[str, Any]:
     return found
 
 
+def owners_of(patch: Patch) -> list[Any]:
+    """Return all that have the attribute themselves: the module, or the class and those it inherits from."""
+    owners = getattr(owner_of(patch), "__mro__", (owner_of(patch),))
+    return [owner for owner in owners if patch.attribute.rpartition(".")[2] in owner.__dict__]
+
+
+def is_python(owner: Any) -> bool:
+    """Tell whether it is a module or made by a class statement: nothing can be taken from a class of C."""
+    return not isinstance(owner, type) or bool(owner.__flags__ & 1 << 9)
+
+
 def attribute_absent(patches: tuple[Patch, ...]) -> list[str]:
     """Return the statuses of the patches where what they want to replace is not there."""
     # A class always has, say, `__init__`.
-    patches = tuple(patch for patch in patches if not patch.attribute.endswith("__"))
+    patches = tuple(
+        patch
+        for patch in patches
+        if not patch.attribute.endswith("__") and all(map(is_python, owners_of(patch)))
+    )
     for patch in patches:
-        attribute = patch.attribute.rpartition(".")[2]
-        for owner in getattr(owner_of(patch), "__mro__", (owner_of(patch),)):
-            if attribute in owner.__dict__ and owner is not object:
-                delattr(owner, attribute)
+        for owner in owners_of(patch):
+            delattr(owner, patch.attribute.rpartition(".")[2])
     patching.apply(patches)
     statuses = set(patching.status().values())
     patching.undo_all()

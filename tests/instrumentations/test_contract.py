@@ -56,7 +56,7 @@ def defined_in(module: str) -> frozenset[str]:
 def is_there(patch: Patch) -> bool:
     """Tell whether there is here what the patch would replace; what is inherited is another's to patch."""
     return is_installed(patch.module) and (
-        not patch.own or patch.attribute in defined_in(patch.module)
+        not (patch.own or patch.optional) or patch.attribute in defined_in(patch.module)
     )
 
 
@@ -132,10 +132,24 @@ def test_importing_them_imports_nothing_of_their_libraries() -> None:
     assert in_fresh_interpreter("load_all", "all")["imported"] == []
 
 
+# What only newer versions of a library have, and whether the installed one does: an optional target that
+# is nowhere, being misspelt, would be absent everywhere, and nobody told.
+NEWER = {"django.template.base:PartialTemplate.render": VERSION >= (6, 0)}
+
+
+def test_all_that_is_optional_is_known() -> None:
+    """Each optional target has its line above, which says where it has to be there."""
+    patches = [patch for name in NAMES for patch in patches_of(name)]
+
+    assert {patch.target for patch in patches if patch.optional} == set(NEWER)
+
+
 def expected_status(patch: Patch) -> str:
-    """Return what becomes of a patch here, where its library may not be installed."""
+    """Return what becomes of a patch here, where its library may not be installed, or may be too old."""
     if not is_installed(patch.module):
         return WAITING
+    if patch.optional and not NEWER[patch.target]:
+        return ABSENT
     owner, attribute = owner_of(patch)
     return INHERITED if patch.own and attribute not in owner.__dict__ else APPLIED
 
@@ -151,7 +165,9 @@ def test_both_orders_patch_once_and_undo_restores_identity(name: str, scenario: 
         p.target for p in instrumentations.load(name).PATCHES if expected[p.target] == APPLIED
     ]
     present = [
-        p.target for p in instrumentations.load(name).PATCHES if expected[p.target] != WAITING
+        p.target
+        for p in instrumentations.load(name).PATCHES
+        if expected[p.target] not in (WAITING, ABSENT)
     ]
     assert found["status"] == expected
     assert found["replaced"] == applied

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
+from django import VERSION
 
 from tests.instrumentations.conftest import Agent
 from tests.instrumentations.handlers import Answer, WsgiCall, environ, fetch_wsgi, urlconf
@@ -29,7 +30,34 @@ TEMPLATES = {
     "broken.html": "{% include 'failing.html' %}",
     "failing.html": "{{ fail }}",
     "missing.html": "{% include 'nowhere.html' %}",
+    # With partials:
+    "rows.html": (
+        "{% partialdef row %}{{ n }} {% endpartialdef %}"
+        "{% for n in numbers %}{% partial row %}{% endfor %}"
+    ),
+    "shows.html": "{% for n in numbers %}{% include 'rows.html#row' %}{% endfor %}",
+    "inline.html": "{% partialdef note inline %}note {% endpartialdef %}{% partial note %}",
+    "extends.html": (
+        "{% extends 'middle.html' %}{% partialdef cell %}{% include 'footer.html' %}{% endpartialdef %}"
+        "{% partialdef line %}{% partial cell %}{% endpartialdef %}"
+        "{% block inner %}{% partial line %}{% endblock %}"
+    ),
+    "slow_rows.html": (
+        "{% partialdef row %}{{ pause }}{% endpartialdef %}"
+        "{% partial row %}{% include 'slow_rows.html#row' %}"
+    ),
+    "broken_rows.html": "{% partialdef row %}{{ fail }}{% endpartialdef %}{% partial row %}",
 }
+
+# As a site's settings have them.
+IN_SETTINGS = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "OPTIONS": {"loaders": [("django.template.loaders.locmem.Loader", TEMPLATES)]},
+    }
+]
+
+has_partials = pytest.mark.skipif(VERSION < (6, 0), reason="Django has partials from 6.0 on")
 
 
 @pytest.fixture
@@ -80,15 +108,59 @@ def test_each_render_is_counted_under_its_name(
     assert agent.counts("template") == {f"template.{key}": n for key, n in counts.items()}
 
 
+@has_partials
+@pytest.mark.parametrize(
+    ("name", "context", "text", "counts"),
+    [
+        ("rows.html#row", {"n": 1}, "1 ", {"rows_html_row": 1}),
+        ("rows.html", {"numbers": "abc"}, "a b c ", {"rows_html": 1, "rows_html_row": 3}),
+        ("shows.html", {"numbers": "ab"}, "a b ", {"shows_html": 1, "rows_html_row": 2}),
+        # What is shown where it is defined is the page's own.
+        ("inline.html", {}, "note note ", {"inline_html": 1, "inline_html_note": 1}),
+        (
+            "extends.html",
+            {},
+            "<[footer]>footer",
+            {"extends_html": 1, "extends_html_line": 1, "extends_html_cell": 1, "footer_html": 2},
+        ),
+    ],
+)
+def test_each_partial_is_counted_behind_its_template(
+    engine: Any, agent: Agent, name: str, context: Any, text: str, counts: dict[str, int]
+) -> None:
+    """A partial counts each time that it is rendered, included or put where `{% partial %}` stands."""
+    assert render(engine, name, **context) == text
+    assert agent.counts("template") == {f"template.{key}": n for key, n in counts.items()}
+
+
+@has_partials
+def test_a_response_that_is_a_partial(django: Callable[..., None], agent: Agent) -> None:
+    """Where `render()` is asked for a partial, its time is the request's in templates."""
+    from django.shortcuts import render
+    from django.urls import path
+
+    django(
+        ROOT_URLCONF=urlconf(path("", lambda request: render(request, "rows.html#row", {"n": 1}))),
+        TEMPLATES=IN_SETTINGS,
+    )
+
+    assert fetch_wsgi("/").body == b"1 "
+    assert agent.counts("template.") == {"template.rows_html_row": 1}
+    assert agent.values("request.template") == agent.values("template.rows_html_row")
+
+
+class Pause:
+    """Takes 20 ms to be shown."""
+
+    def __str__(self) -> str:
+        time.sleep(0.02)
+        return "."
+
+
 def test_a_request_sums_outermost_templates_only(
     engine: Any, django: Callable[..., None], agent: Agent
 ) -> None:
     """What a page includes is a part of its time: the request's sum is no more than its duration."""
-
-    class Pause:
-        def __str__(self) -> str:
-            time.sleep(0.02)
-            return "."
 
     def view(request: Any) -> str:
         return render(engine, "slow.html", pause=Pause()) + render(engine, "footer.html")
@@ -97,6 +169,25 @@ def test_a_request_sums_outermost_templates_only(
     outermost = agent.values("template.slow_html") + agent.values("template.footer_html")
     assert agent.values("request.template") == [pytest.approx(sum(outermost), abs=0.01)]
     assert agent.values("request.template")[0] >= 40
+    assert agent.values("request.template")[0] <= agent.values("request")[0]
+
+
+@has_partials
+def test_a_request_sums_outermost_partials_only(
+    engine: Any, django: Callable[..., None], agent: Agent
+) -> None:
+    """The same holds for a page's partials; one that is rendered by itself is an outermost."""
+
+    def view(request: Any) -> str:
+        page = render(engine, "slow_rows.html", pause=Pause())
+        return page + render(engine, "slow_rows.html#row", pause="alone")
+
+    assert serve(django, view).body == b"..alone"
+    first, second, alone = agent.values("template.slow_rows_html_row")
+    (page,) = agent.values("template.slow_rows_html")
+    assert min(first, second) >= 20
+    assert page >= first + second
+    assert agent.values("request.template") == [pytest.approx(page + alone, abs=0.01)]
     assert agent.values("request.template")[0] <= agent.values("request")[0]
 
 
@@ -121,6 +212,30 @@ def test_a_template_that_fails_is_counted_and_leaves_nothing_behind(
         "template.footer_html": 1,
     }
     sums = agent.values("template.broken_html") + agent.values("template.footer_html")
+    assert agent.values("request.template") == [pytest.approx(sum(sums), abs=0.01)]
+
+
+@has_partials
+def test_a_partial_that_fails_is_counted(
+    engine: Any, django: Callable[..., None], agent: Agent
+) -> None:
+    """The exception is the partial's own; the next template is an outermost again."""
+
+    def fail() -> str:
+        raise LookupError("in a partial")
+
+    def view(request: Any) -> str:
+        with pytest.raises(LookupError, match="in a partial") as caught:
+            render(engine, "broken_rows.html#row", fail=fail)
+        assert caught.value.template_debug["name"].endswith("broken_rows.html")  # type: ignore[attr-defined]
+        return render(engine, "footer.html")
+
+    assert serve(django, view).body == b"footer"
+    assert agent.counts("template.") == {
+        "template.broken_rows_html_row": 1,
+        "template.footer_html": 1,
+    }
+    sums = agent.values("template.broken_rows_html_row") + agent.values("template.footer_html")
     assert agent.values("request.template") == [pytest.approx(sum(sums), abs=0.01)]
 
 
@@ -167,6 +282,71 @@ def test_names_of_every_kind(django: Any, agent: Agent, name: Any, counted: str)
     assert found.startswith(f"template.{counted}")
 
 
+class Shouting(str):
+    """Text whose own methods must not be asked what it says."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise AssertionError("printed")
+
+    __bool__ = __len__ = __iter__ = __hash__ = __str__  # type: ignore[assignment]
+
+    def __format__(self, _spec: str) -> str:
+        raise AssertionError("formatted")
+
+
+@has_partials
+@pytest.mark.parametrize(
+    ("template", "name", "counted"),
+    [
+        ("a/b.html", "row", "a_b_html_row"),
+        (None, "row", "inline_row"),
+        ("", "row", "inline_row"),
+        (Unprintable(), "row", "inline_row"),
+        ("b.html", Unprintable(), "b_html_inline"),
+        (Shouting("b.html"), Shouting("row"), "b_html_row"),
+        ("b.html", "né:w|@#\n.", "b_html_n__w_____"),
+        ("x" * 500, "row", "x" * 71 + "_"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_names_of_partials_of_every_kind(
+    django: Any, agent: Agent, template: Any, name: Any, counted: str
+) -> None:
+    """Names that are no text are not printed, and those that are tell template and partial."""
+    from django.template import Context
+    from django.template.base import NodeList, Origin, PartialTemplate
+
+    origin = Origin("/a/file", template_name=template)
+    assert PartialTemplate(NodeList(), origin, name).render(Context()) == ""
+    (found,) = agent.counts("template.")
+    assert found.startswith(f"template.{counted}")
+
+
+@has_partials
+@pytest.mark.parametrize("origin", [None, "a.html"])
+def test_partials_of_a_string(django: Any, agent: Agent, origin: Any) -> None:
+    """A partial of a template that was made from a string has no template's name, whatever its origin is."""
+    from django.template import Context, Engine
+    from django.template.base import Template
+
+    text = "{% partialdef row %}text{% endpartialdef %}{% partial row %}"
+    page = Template(text, origin=origin, name="t.html", engine=Engine())
+
+    assert page.render(Context()) == "text"
+    assert agent.counts("template.") == {"template.t_html": 1, "template.inline_row": 1}
+
+
+@has_partials
+def test_what_a_line_calls_a_partial(engine: Any, agent: Agent) -> None:
+    """Template and partial can be told apart where a name may have any character."""
+    from introspect.instrumentations.django_template import partial_series, template_series
+
+    assert template_series(engine.get_template("rows.html")).values == ("rows.html",)
+    assert partial_series(engine.get_template("rows.html#row")).values == ("rows.html#row",)
+
+
 def test_a_safe_string_is_a_name(django: Any, agent: Agent) -> None:
     """A safe string, or any other subclass of `str`, is a name like others."""
     from django.template import Context, Engine
@@ -205,12 +385,7 @@ def test_late_rendering_belongs_to_the_request(django: Callable[..., None], agen
 
     django(
         ROOT_URLCONF=urlconf(path("", lambda request: TemplateResponse(request, "page.html"))),
-        TEMPLATES=[
-            {
-                "BACKEND": "django.template.backends.django.DjangoTemplates",
-                "OPTIONS": {"loaders": [("django.template.loaders.locmem.Loader", TEMPLATES)]},
-            }
-        ],
+        TEMPLATES=IN_SETTINGS,
     )
 
     assert WsgiCall(environ()).read().body == b"<[page]>footer"
@@ -245,7 +420,16 @@ def test_django_test_runner_may_replace_its_own_hook(django: Any, agent: Agent) 
     assert agent.counts("template.") == {"template.t_html": 1}
 
 
-@pytest.mark.parametrize("kind", ["failing.html", "broken.html", "missing.html"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "failing.html",
+        "broken.html",
+        "missing.html",
+        pytest.param("broken_rows.html", marks=has_partials),
+        pytest.param("broken_rows.html#row", marks=has_partials),
+    ],
+)
 def test_debug_pages_are_the_same(
     kind: str, engine: Any, django: Callable[..., None], start_agent: Callable[..., Agent]
 ) -> None:
