@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from types import CodeType, FrameType, TracebackType
 
-UNKNOWN = "unknown"
-
 # Frames looked at before giving up: each costs about 0.1 µs.
 DEEPEST = 100
 
@@ -31,24 +29,37 @@ def place_of(trace: TracebackType | None) -> str | None:
         kind = _kind_of(frame.f_code)
         if kind == "application":
             return _shown(frame, number)
-        if kind == "library" and fallback is None:
+        if kind in ("library", "standard") and fallback is None:
             fallback = _shown(frame, number)
     return fallback
 
 
 def caller() -> str:
-    """Return ``app/views.py:42``: the innermost frame that is neither Django's nor ours."""
+    """Return ``app/views.py:42``: the innermost frame that asks for itself; empty if there is none.
+
+    Django asks on somebody's behalf, and so do the standard library and ``asgiref``, which run what
+    they are given. Beyond Django's handler there is the server, which never asks.
+    """
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  what inspect uses, at a tenth of its cost
     for _ in range(DEEPEST):
         if frame is None:
             break
-        if _kind_of(frame.f_code) in ("application", "library"):
+        kind = _kind_of(frame.f_code)
+        if kind in ("application", "library"):
             return _shown(frame, frame.f_lineno)
+        if kind == "handler":
+            break
         frame = frame.f_back
-    return UNKNOWN
+    return ""
+
+
+def is_application(frame: FrameType) -> bool:
+    """Tell whether a frame is of the application's own code."""
+    return _kind_of(frame.f_code) == "application"
 
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_HANDLERS = tuple(os.path.join("core", "handlers", name) for name in ("wsgi.py", "asgi.py"))
 _kinds: dict[CodeType, str] = {}
 
 
@@ -67,21 +78,22 @@ def _kind_of_file(filename: str) -> str:
     path = os.path.abspath(filename)
     if path.startswith(_our_folders()):
         return "ours"
-    parts = path.split(os.sep)
-    if path.startswith(_django_folder()):
-        return "django"
-    if filename.startswith("<") or "site-packages" in parts or path.startswith(_standard_library()):
+    if path.startswith(_folder_of("django")):
+        return "handler" if path.endswith(_HANDLERS) else "django"
+    if filename.startswith("<") or path.startswith(_folder_of("asgiref")):
+        return "standard"
+    if "site-packages" in path.split(os.sep):
         return "library"
-    return "application"
+    return "standard" if path.startswith(_standard_library()) else "application"
 
 
 def _our_folders() -> tuple[str, ...]:
     return tuple(f"{_OURS}{name}{os.sep}" for name in ("agent", "bootstrap", "instrumentations"))
 
 
-def _django_folder() -> tuple[str, ...]:
-    django: Any = sys.modules.get("django")
-    return (os.path.dirname(django.__file__) + os.sep,) if django else ()
+def _folder_of(name: str) -> tuple[str, ...]:
+    package: Any = sys.modules.get(name)
+    return (os.path.dirname(package.__file__) + os.sep,) if package else ()
 
 
 @functools.lru_cache(maxsize=1)

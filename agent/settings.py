@@ -19,7 +19,26 @@ _LEGIBLE = re.compile(r"[A-Za-z0-9]")
 _HEADER = re.compile(r"[A-Za-z0-9-]+")
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 _HOST = re.compile(r"[\w.:%-]+")
+# A name, or an address; of IPv6 two colons, or one and a star: 10.0.0.7:80 has a port.
+_HOST_PATTERN = re.compile(
+    r"[\w.*-]+|(?:[0-9a-f]{1,4})?:[0-9a-f]*[:*][0-9a-f:.*]*(?:%[\w.-]+)?", re.IGNORECASE
+)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d)")
+
+
+DEFAULT = "default"
+"""What a setting comes from that is not set."""
+
+
+class Doubt(NamedTuple):
+    """What a restriction that cannot be read leads to, since without it more would be permitted.
+
+    *variable* counts as *text*, and *meaning* says so: ``until then <meaning>``.
+    """
+
+    variable: str
+    text: str
+    meaning: str
 
 
 class Setting(NamedTuple):
@@ -34,6 +53,8 @@ class Setting(NamedTuple):
     parse: Callable[[str], Any]
     meaning: str
     fallbacks: tuple[str, ...] = ()
+    in_doubt: Doubt | None = None
+    """In place of the default, where there is a mistake in the value or in the variable's name."""
 
     @property
     def field(self) -> str:
@@ -149,14 +170,27 @@ def header_names(text: str) -> tuple[str, ...]:
     return names
 
 
+def host_patterns(text: str) -> tuple[str, ...]:
+    """Parse ``*.example.com,10.0.0.7,::1``; ``off`` is none."""
+    if text.lower() in FALSE_WORDS:
+        return ()
+    hosts = comma_list(text)
+    if not hosts or not all(_HOST_PATTERN.fullmatch(host) for host in hosts):
+        raise ValueError("a list of hosts; write hosts alone: api.example.com,*.internal,::1")
+    return hosts
+
+
 def networks(text: str) -> tuple[Any, ...]:
     """Parse ``10.0.0.0/8,::1`` into ``ipaddress`` networks."""
     import ipaddress
 
     try:
-        return tuple(ipaddress.ip_network(part, strict=False) for part in comma_list(text))
+        found = tuple(ipaddress.ip_network(part, strict=False) for part in comma_list(text))
     except ValueError:
-        raise ValueError("a list of networks; write 10.0.0.0/8,192.168.1.7") from None
+        found = ()
+    if text and not found:  # commas alone, too: no networks are no restriction
+        raise ValueError("a list of networks with commas; write 10.0.0.0/8,::1")
+    return found
 
 
 def level(text: str) -> int:
@@ -224,6 +258,10 @@ def statsd_address(text: str) -> Address:
     return Address(url.scheme, url.hostname, port or 8125)
 
 
+_NO_PAGE = Doubt("INTROSPECT_SUPERUSER_ERRORS", "0", "no technical page is shown")
+_NO_TRUST = Doubt("INTROSPECT_CORRELATION_TRUST", "0", "inbound IDs are ignored")
+_NO_HOST = Doubt("INTROSPECT_CORRELATION_HOSTS", "off", "the ID is sent to no host")
+
 # fmt: off
 SETTINGS = (
     Setting("INTROSPECT_ENABLED",       "1",                    boolean,
@@ -251,9 +289,10 @@ SETTINGS = (
                                                                 header_names,
             "inbound, the first valid one wins; the first named is also sent and answered"),
     Setting("INTROSPECT_CORRELATION_TRUST", "1",                boolean,
-            "off: inbound IDs are ignored"),
-    Setting("INTROSPECT_CORRELATION_HOSTS", "*",                comma_list,
-            "hosts that get the outbound header: `*.example.com,10.0.0.7`"),
+            "off: inbound IDs are ignored", in_doubt=_NO_TRUST),
+    Setting("INTROSPECT_CORRELATION_HOSTS", "*",                host_patterns,
+            "hosts that get the outbound header: `*.example.com,10.0.0.7`, or `off`",
+            in_doubt=_NO_HOST),
     Setting("INTROSPECT_SQL_COMMENT",   "path",                 sqlcomment.parse,
             "any of `path,route,view,id,caller`; `off`; by alias `default=path,id;replica=off`"),
     Setting("INTROSPECT_SQL_COMMENT_POSITION", "prefix",        one_of("prefix", "suffix"),
@@ -274,9 +313,10 @@ SETTINGS = (
     Setting("INTROSPECT_SUPERUSER_ERRORS", "0",                 boolean,
             "technical 500 pages for superusers"),
     Setting("INTROSPECT_SUPERUSER_GROUP", "",                   plain_text,
-            "only for superusers who are in this group, too"),
+            "only for superusers who are in this group, too", in_doubt=_NO_PAGE),
     Setting("INTROSPECT_SUPERUSER_NETWORKS", "",                networks,
-            "only for clients (`REMOTE_ADDR`) in these networks: `10.0.0.0/8,::1`"),
+            "only for clients (`REMOTE_ADDR`) in these networks: `10.0.0.0/8,::1`",
+            in_doubt=_NO_PAGE),
     Setting("INTROSPECT_CHILDREN",      "same-python",
                                                           one_of("same-python", "none", "all"),
             "child processes with the agent: of the same Python, `none`, `all`"),
@@ -324,21 +364,43 @@ def read(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     """Read the settings from *environ*; never raises.
 
     Returns the settings and one sentence for each mistake. A bad value counts as unset, an empty
-    one too.
+    one too; where that would lift a restriction, see ``Doubt``.
     """
-    values: dict[str, Any] = {}
+    texts, _, mistakes = in_force(environ)
+    values = {setting.field: setting.parse(texts[setting.variable]) for setting in SETTINGS}
+    return Settings(**values), [*mistakes, *_names_of_nothing(values)]
+
+
+def in_force(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """Return the text that each variable counts as, where that is from, and the mistakes."""
+    texts: dict[str, str] = {}
+    sources: dict[str, str] = {}
     mistakes: list[str] = []
+    doubts: list[tuple[str, Doubt]] = []
     for setting in SETTINGS:
         variable, text = _lookup(setting, environ)
         try:
-            values[setting.field] = setting.parse(text)
+            setting.parse(text)
         except ValueError as error:
-            shown = f"using {setting.default}" if setting.default else "leaving it unset"
-            mistakes.append(f"{variable}={_shown(variable, text)} is not {error}; {shown}")
-            values[setting.field] = setting.parse(setting.default)
-    mistakes.extend(_names_of_nothing(values))
-    mistakes.extend(_unknown_variables(environ))
-    return Settings(**values), mistakes
+            instead = f"using {setting.default}" if setting.default else "leaving it unset"
+            if setting.in_doubt:
+                doubts.append((variable, setting.in_doubt))
+                instead = f"until then {setting.in_doubt.meaning}"
+            mistakes.append(f"{variable}={_shown(variable, text)} is not {error}; {instead}")
+            variable, text = DEFAULT, setting.default
+        texts[setting.variable], sources[setting.variable] = text, variable
+    for variable, nearest in _unknown_variables(environ):
+        remedy = "`introspect tables` lists them all"
+        if nearest:
+            remedy = f"did you mean {nearest.variable}?"
+            if nearest.in_doubt and sources[nearest.variable] == DEFAULT:
+                doubts.append((variable, nearest.in_doubt))
+                remedy += f" Until then {nearest.in_doubt.meaning}"
+        mistakes.append(f"{variable} is not a setting; {remedy}")
+    for variable, doubt in doubts:
+        texts[doubt.variable] = doubt.text
+        sources[doubt.variable] = f"because of the mistake in {variable}"
+    return texts, sources, mistakes
 
 
 def _lookup(setting: Setting, environ: Mapping[str, str]) -> tuple[str, str]:
@@ -346,7 +408,7 @@ def _lookup(setting: Setting, environ: Mapping[str, str]) -> tuple[str, str]:
         text = environ.get(variable, "").strip()
         if text:
             return variable, text
-    return setting.variable, setting.default
+    return DEFAULT, setting.default
 
 
 def _shown(variable: str, text: str) -> str:
@@ -366,17 +428,16 @@ def _names_of_nothing(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    known = {setting.variable for setting in SETTINGS}
+def _unknown_variables(environ: Mapping[str, str]) -> list[tuple[str, Setting | None]]:
+    """Return each variable that looks like one of ours and is none, and the nearest setting."""
     # Compared without what all of them begin with, which makes any two alike.
-    names = [variable.removeprefix("INTROSPECT_") for variable in known]
-    mistakes = []
+    known = {setting.variable.removeprefix("INTROSPECT_"): setting for setting in SETTINGS}
+    found: list[tuple[str, Setting | None]] = []
     for variable in sorted(environ):
-        if variable.startswith("INTROSPECT_") and variable not in known | _TEST_ONLY:
+        name = variable.removeprefix("INTROSPECT_")
+        if name != variable and name not in known and variable not in _TEST_ONLY:
             import difflib  # 4 ms, and almost nobody makes this mistake
 
-            name = variable.removeprefix("INTROSPECT_")
-            near = [f"INTROSPECT_{other}" for other in difflib.get_close_matches(name, names, n=1)]
-            remedy = f"did you mean {near[0]}?" if near else "`introspect tables` lists them all"
-            mistakes.append(f"{variable} is not a setting; {remedy}")
-    return mistakes
+            near = difflib.get_close_matches(name, known, n=1)
+            found.append((variable, known[near[0]] if near else None))
+    return found

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 from introspect import instrumentations
 from introspect.agent import metrics
-from introspect.agent.settings import SETTINGS, read
+from introspect.agent.settings import SETTINGS, in_force, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from introspect.agent.settings import Setting
 
 
 def settings_table() -> str:
@@ -52,11 +50,9 @@ def instrumentations_table() -> str:
 
 def settings_in_force(environ: Mapping[str, str]) -> str:
     """The value of every setting, and the variable it comes from, for people."""
+    texts, sources, _ = in_force(environ)
     found, mistakes = read(environ)
-    rows = []
-    for setting in SETTINGS:
-        source, value = _in_force(setting, environ)
-        rows.append((setting.variable, _masked(value or "-"), source))
+    rows = [(name, _masked(text or "-"), sources[name]) for name, text in texts.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         f"{variable:<{widths[0]}} {value:<{widths[1]}} ({source})"
@@ -66,18 +62,6 @@ def settings_in_force(environ: Mapping[str, str]) -> str:
     if not found.enabled:
         lines.append("the agent is off")
     return "\n".join(lines)
-
-
-def _in_force(setting: Setting, environ: Mapping[str, str]) -> tuple[str, str]:
-    for name in (setting.variable, *setting.fallbacks):
-        text = environ.get(name, "").strip()
-        if text:
-            try:
-                setting.parse(text)
-            except ValueError:  # among the mistakes
-                break
-            return name, text
-    return "default", setting.default
 
 
 def _masked(value: str) -> str:

@@ -141,7 +141,7 @@ def comment_for(unit: work.Work, database: Any, prefixes: dict[str, str]) -> Pla
         parts = tuple(part for part in parts if part in sqlcomment.LOW_CARDINALITY)
     texts = unit.comment_parts(parts)
     if "caller" in parts:
-        texts.append(frames.caller())
+        texts.append(frames.caller())  # an empty one leaves no trace
     placed = Placed(sqlcomment.comment(texts), is_suffix=is_behind)
     if "caller" not in parts and unit.comments_are_final(parts):
         unit.sql_comments = {**unit.sql_comments, alias: placed}

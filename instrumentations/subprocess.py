@@ -27,6 +27,15 @@ def process_starts(args: Any, kwargs: Any) -> Any:
     return (args, kwargs) if environ is None else (args, {**kwargs, "env": environ})
 
 
+def uvloop_starts(args: Any, kwargs: Any) -> Any:
+    """Add the ID to the environment of the child of uvloop's ``subprocess_exec(…, env=…)``."""
+    given = kwargs.get("env")
+    if given is not None and type(given) is not dict:
+        return args, kwargs  # it refuses such an environment; a copy of ours it would take
+    environ = _with_id(given, _of_unit())
+    return (args, kwargs) if environ is None else (args, {**kwargs, "env": environ})
+
+
 def process_spawns(args: Any, kwargs: Any) -> Any:
     """Add the ID to the environment of ``posix_spawn(path, argv, env, …)``."""
     environ = _with_id(args[2], _of_unit()) if len(args) > 2 else None  # noqa: PLR2004
@@ -97,6 +106,9 @@ def _is_made_from_ours(environ: Any) -> bool:
 
 PATCHES = (
     rewriting("subprocess:Popen.__init__", process_starts),
+    # uvloop starts children by itself. The class of C below this one cannot be patched.
+    rewriting("uvloop:Loop.subprocess_exec", uvloop_starts),
+    rewriting("uvloop:Loop.subprocess_shell", uvloop_starts),
     rewriting("os:posix_spawn", process_spawns),
     rewriting("os:posix_spawnp", process_spawns),
     rewriting("os:execve", process_becomes),

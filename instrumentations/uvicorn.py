@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from introspect.agent import ending, work
+from introspect.agent import ending
 from introspect.agent.patching import noticed
 
 
@@ -15,7 +15,6 @@ def signal_raised(args: Any, _kwargs: Any) -> None:
     ends = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
     if args and args[0] in ends and signal.getsignal(args[0]) is signal.SIG_DFL:
         ending.run()
-        work.process().flush()
 
 
 # Its last act, and no exit hook runs behind it. `Server.serve`, which calls it, is running already

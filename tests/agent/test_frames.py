@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import sys
+import weakref
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import django
 import pytest
+from asgiref.sync import sync_to_async
 
 from introspect.agent import frames
 
@@ -38,7 +41,7 @@ def views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_caller(views: ModuleType) -> None:
-    """The caller is the innermost frame that is neither ours nor Django's, by its package's path."""
+    """The caller is the innermost frame that is the application's, by its package's path."""
     assert views.calls(frames.caller) == "shop/views.py:3"
 
 
@@ -47,6 +50,45 @@ def test_the_caller_behind_django(views: ModuleType) -> None:
     from django.utils.functional import SimpleLazyObject
 
     assert views.calls(lambda: str(SimpleLazyObject(frames.caller))).startswith("tests/agent/")
+
+
+def test_the_caller_behind_the_standard_library(views: ModuleType) -> None:
+    """What the standard library runs on somebody's behalf is asked by that somebody."""
+    assert views.calls(weakref.finalize(views, frames.caller)) == "shop/views.py:3"
+
+
+def test_no_caller_in_a_thread_of_its_own() -> None:
+    """Where there are `asgiref` and the standard library alone, as under the async ORM, there is no caller."""
+    assert asyncio.run(sync_to_async(frames.caller)()) == ""
+
+
+def test_no_caller_but_the_server(views: ModuleType) -> None:
+    """Beyond Django's handler nobody is looked for: what Django asks by itself is not the server's."""
+    source = str(Path(django.__file__).parent / "core" / "handlers" / "wsgi.py")
+    names: dict[str, Any] = {}
+    exec(compile("def handle(function): return function()", source, "exec"), names)
+
+    assert names["handle"](frames.caller) == ""
+    assert names["handle"](lambda: views.calls(frames.caller)) == "shop/views.py:3"
+
+
+def test_whose_a_frame_is(views: ModuleType) -> None:
+    """A frame of the application's is told from those of libraries, Django's and ours."""
+    from django.utils.functional import SimpleLazyObject
+
+    seen: list[bool] = []
+
+    def look() -> str:
+        frame = sys._getframe(1)
+        seen.append(frames.is_application(frame))
+        assert frame.f_back is not None
+        seen.append(frames.is_application(frame.f_back))
+        return ""
+
+    views.calls(look)
+    str(SimpleLazyObject(look))
+
+    assert seen == [True, True, False, False]
 
 
 def test_the_place_of_an_error(views: ModuleType) -> None:

@@ -16,6 +16,8 @@ from introspect.agent.settings import (
     boolean,
     comma_list,
     duration,
+    host_patterns,
+    networks,
     path_patterns,
     positive_integer,
     read,
@@ -155,6 +157,63 @@ class TestParsers:
         with pytest.raises(ValueError, match=r"write udp://.*tcp://.*unix:///path or off"):
             statsd_address(text)
 
+    @pytest.mark.parametrize(
+        ("text", "hosts"),
+        [
+            ("*", ("*",)),
+            ("api.example.com", ("api.example.com",)),
+            ("*.internal, 10.0.0.7,web_1", ("*.internal", "10.0.0.7", "web_1")),
+            ("::1", ("::1",)),
+            ("2001:DB8::7,fe80::1%eth0", ("2001:DB8::7", "fe80::1%eth0")),
+            ("::ffff:10.0.0.1,fd00:*", ("::ffff:10.0.0.1", "fd00:*")),
+            ("off", ()),
+        ],
+    )
+    def test_host_patterns(self, text: str, hosts: tuple[str, ...]) -> None:
+        """Names and addresses, with or without stars."""
+        assert host_patterns(text) == hosts
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "api.example.com:8443",
+            "10.0.0.7:80",
+            "*:8443",
+            "https://api.example.com",
+            "//api.example.com",
+            "api.example.com/v1",
+            "[::1]",
+            "[::1]:8443",
+            "me@api.example.com",
+            "a.example.com b.example.com",
+            "a.example.com;b.example.com",
+            "a.example.com,b.example.com:80",
+            ",",
+        ],
+    )
+    def test_no_host_patterns(self, text: str) -> None:
+        """What is no host, and would match none, is a mistake that shows how to write one."""
+        with pytest.raises(ValueError, match=r"write hosts alone: api\.example\.com,"):
+            host_patterns(text)
+
+    def test_networks(self) -> None:
+        """Networks and addresses of both kinds; a host's address stands for its network, and nothing for no restriction."""
+        assert [str(network) for network in networks("10.1.2.3/8, 192.168.1.7,::1")] == [
+            "10.0.0.0/8",
+            "192.168.1.7/32",
+            "::1/128",
+        ]
+        assert networks("") == ()
+
+    @pytest.mark.parametrize(
+        "text",
+        ["10.0.0.0/8 ::1", "10.0.0.0/33", "10.0.0.0/8;::1", "[::1]", "localhost", "off", ","],
+    )
+    def test_no_networks(self, text: str) -> None:
+        """Anything else, nothing but commas included, is a mistake: it is never no restriction."""
+        with pytest.raises(ValueError, match="with commas; write 10"):
+            networks(text)
+
 
 class TestRead:
     """The whole table."""
@@ -212,6 +271,56 @@ class TestRead:
         assert line.endswith(expected)
         assert "\n" not in line
         assert found == read({})[0]
+
+    @pytest.mark.parametrize(
+        ("variable", "value", "said"),
+        [
+            ("NETWORKS", "10.0.0.0/8 ::1", "='10.0.0.0/8 ::1' is not a list of networks with commas; write 10.0.0.0/8,::1; u"),
+            ("NETWORKS", ",", "=',' is not a list of networks with commas; write 10.0.0.0/8,::1; u"),
+            ("NETWORK", "10.0.0.0/8", " is not a setting; did you mean INTROSPECT_SUPERUSER_NETWORKS? U"),
+            ("GROUPS", "Technical", " is not a setting; did you mean INTROSPECT_SUPERUSER_GROUP? U"),
+        ],
+    )  # fmt: skip
+    def test_a_restriction_of_technical_pages_that_cannot_be_read(
+        self, variable: str, value: str, said: str
+    ) -> None:
+        """With a mistake in the value or the name of what restricts them, no page is shown, and the one line says so."""
+        name = f"INTROSPECT_SUPERUSER_{variable}"
+        found, mistakes = read({name: value, "INTROSPECT_SUPERUSER_ERRORS": "1"})
+
+        assert found.superuser_errors is False
+        assert mistakes == [f"{name}{said}ntil then no technical page is shown"]
+
+    @pytest.mark.parametrize(
+        "variable", ["INTROSPECT_CORRELATION_HOSTS", "INTROSPECT_CORRELATION_HOST"]
+    )
+    def test_a_restriction_of_hosts_that_cannot_be_read(self, variable: str) -> None:
+        """With a mistake in the value or the name of what restricts it, the ID is sent to no host, and the one line says so."""
+        found, (line,) = read({variable: "https://api.example.com"})
+
+        assert found.correlation_hosts == ()
+        assert line.startswith(variable)
+        assert line.lower().endswith("until then the id is sent to no host")
+
+    def test_trust_that_cannot_be_read(self) -> None:
+        """Whether inbound IDs are trusted is no longer so once somebody meant to say something of it."""
+        found, (line,) = read({"INTROSPECT_CORRELATION_TRUST": "never"})
+
+        assert found.correlation_trust is False
+        assert line.endswith("until then inbound IDs are ignored")
+
+    def test_a_restriction_that_can_be_read(self) -> None:
+        """What is left over under a mistaken name shuts nothing where the setting itself is there."""
+        found, (line,) = read(
+            {
+                "INTROSPECT_SUPERUSER_ERRORS": "1",
+                "INTROSPECT_SUPERUSER_NETWORKS": "10.0.0.0/8",
+                "INTROSPECT_SUPERUSER_NETWORK": "10.0.0.0/8",
+            }
+        )
+
+        assert found.superuser_errors is True
+        assert line.endswith("did you mean INTROSPECT_SUPERUSER_NETWORKS?")
 
     def test_every_mistake_is_told(self) -> None:
         """Several mistakes are several lines, and the other settings hold."""

@@ -279,6 +279,22 @@ class TestOptions:
         assert by_name["INTROSPECT_NAMES"] == ["1000", "(default)"]
         assert by_name["mistake:"][0].startswith("INTROSPECT_NAMES='few'")
 
+    def test_info_of_restrictions(self) -> None:
+        """Where a mistake would lift a restriction, --info prints what is in force instead, and because of what."""
+        env = environment(
+            INTROSPECT_SUPERUSER_ERRORS="1",
+            INTROSPECT_SUPERUSER_NETWORKS="10.0.0.0/8 ::1",
+            INTROSPECT_CORRELATION_HOSTS="[::1]",
+        )
+        text = launched("true", options=["--info"], env=env).stdout.decode()
+        lines = [" ".join(line.split()) for line in text.splitlines()]
+
+        for row in (
+            "INTROSPECT_SUPERUSER_ERRORS 0 (because of the mistake in INTROSPECT_SUPERUSER_NETWORKS)",
+            "INTROSPECT_CORRELATION_HOSTS off (because of the mistake in INTROSPECT_CORRELATION_HOSTS)",
+        ):
+            assert row in lines
+
     def test_info_shows_no_password(self) -> None:
         """A setting that holds a password is not printed by --info."""
         env = environment(INTROSPECT_STATSD="tcp://me:hunter2@stats:1", INTROSPECT_NAMES="a@b")

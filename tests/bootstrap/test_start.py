@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.bootstrap.launching import environment, python, told
 from tests.helpers.site import Site
 from tests.helpers.statsd import StatsdListener
@@ -55,6 +57,23 @@ def test_disable_of_something_unknown() -> None:
     assert line.count("\n") == 1
     assert "INTROSPECT_DISABLE names 'request', which is no instrumentation; there are " in line
     assert "requests" in line
+
+
+@pytest.mark.parametrize(
+    ("networks", "applied"), [("10.0.0.0/8,::1", True), ("10.0.0.0/8 ::1", False)]
+)
+def test_technical_pages_with_a_restriction(networks: str, applied: bool) -> None:
+    """Where their restriction cannot be read, Django's handler of errors is not touched, and one line says so."""
+    env = environment(INTROSPECT_SUPERUSER_ERRORS="1", INTROSPECT_SUPERUSER_NETWORKS=networks)
+    code = (
+        f"{FIRST}; import django.core.handlers.exception as handlers\n"
+        "print(hasattr(handlers.handle_uncaught_exception, '__wrapped__'))"
+    )
+    done = python(code, env=env)
+
+    assert done.stdout.decode() == f"{applied}\n"
+    assert done.stderr.count(b"\n") == (0 if applied else 1)
+    assert applied or done.stderr.endswith(b"; until then no technical page is shown\n")
 
 
 def test_instrumentation_that_cannot_be_imported() -> None:

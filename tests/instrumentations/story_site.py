@@ -26,8 +26,11 @@ SERVERS = {
     "gthread": [*_GUNICORN, "--worker-class=gthread", "--threads=2", "--keep-alive=5", _WSGI],
     "gevent": [*_GUNICORN, "--worker-class=gevent", "--keep-alive=5", _WSGI],
     "uvicorn-worker": [*_GUNICORN, "--worker-class=uvicorn_worker.UvicornWorker", "shop.asgi"],
-    "uvicorn": [script("uvicorn"), "--host={host}", "--port={port}", "shop.asgi:application"],
-}
+    # The worker above has uvloop's event loop, where that is installed.
+    "uvicorn": [
+        script("uvicorn"), "--host={host}", "--port={port}", "--loop=asyncio", "shop.asgi:application",
+    ],
+}  # fmt: skip
 RUNSERVER = [sys.executable, str(PROJECT / "manage.py"), "runserver", "--noreload", "{host}:{port}"]
 
 

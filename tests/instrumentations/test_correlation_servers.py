@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,19 @@ def test_child_processes(running: Story) -> None:
     assert [line["name"] for line in commands] == ["tell_id", "tell_id"]
 
 
+def test_child_processes_of_event_loops(running: Story) -> None:
+    """So does a command that an event loop starts, be it asyncio's own or uvloop's."""
+    if "gevent" in str(running.server.process.args):
+        pytest.skip("under gevent, asyncio refuses an event loop inside another one's thread")
+    name = "child-of-a-loop-0001"
+    found = get(running, "/child-of-a-loop/", name)
+
+    assert found["inherited"].strip() == name
+    assert len(running.of(name, "command")) == 1
+    by_uvloop = "UvicornWorker" in str(running.server.process.args) and find_spec("uvloop")
+    assert found["loop"] == ("uvloop" if by_uvloop else "asyncio")
+
+
 def test_a_command_called_within_a_request_is_a_part_of_it(running: Story) -> None:
     """`call_command` in a view begins no unit of its own."""
     name = "call-command-0001"
@@ -208,16 +222,19 @@ def test_the_next_header_and_traceparent(running: Story) -> None:
 
 
 def test_requests_do_not_see_each_other(running: Story) -> None:
-    """On connections that are kept alive, at once and in turn, each request has its own ID and no other."""
+    """On connections that are kept alive, at once and in turn, each request has its own ID and no other, on its access line, too."""
     failures: list[object] = []
+    answered: dict[str, str] = {}
 
     def client(letter: str) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", running.server.port, timeout=30)
         for number in range(10):
+            path = f"/own/{letter}-{number}/"
             headers = {"X-Request-ID": f"client-{letter}-{number:04}"} if number % 2 else {}
-            connection.request("GET", "/own/", headers=headers)
+            connection.request("GET", path, headers=headers)
             answer = connection.getresponse()
             here = json.loads(answer.read())["here"]
+            answered[path] = here
             if here != answer.headers["X-Request-ID"] or (
                 headers and here != headers["X-Request-ID"]
             ):
@@ -233,6 +250,21 @@ def test_requests_do_not_see_each_other(running: Story) -> None:
     assert not failures
     ids = [line["correlation_id"] for line in running.lines() if line.get("kind") == "request"]
     assert len(ids) == len(set(ids))
+    assert len(answered) == 40
+    lines = wait_until(
+        lambda: len(found := access_lines(running, r"/own/[a-d]-\d/")) == 40 and found
+    )
+    assert dict(lines) == answered
+
+
+def access_lines(running: Story, path: str) -> list[tuple[str, str]]:
+    """Return path and ID of each access line so far whose path matches."""
+    return [
+        (match[1], line["correlation_id"])
+        for line in running.lines()
+        if "access" in line["logger"]
+        and (match := re.search(rf'"GET ({path}) HTTP/1\.1"', line["message"]))
+    ]
 
 
 def test_a_request_that_the_server_refuses_has_no_id_of_another(running: Story) -> None:

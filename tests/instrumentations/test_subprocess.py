@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import collections
+import importlib
 import json
 import os
 import shlex
@@ -298,11 +300,96 @@ def test_every_way_to_start_one() -> None:
     with os.popen(f"{sys.executable} -c '{TELL[2]}'") as pipe:
         assert json.load(pipe)[NAME] == "parent-0001"
 
-    async def by_asyncio() -> bytes:
-        process = await asyncio.create_subprocess_exec(*TELL, stdout=subprocess.PIPE)
-        return (await process.communicate())[0]
 
-    assert json.loads(asyncio.run(by_asyncio()))[NAME] == "parent-0001"
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    """Run a coroutine by asyncio's own event loop, and by uvloop, which starts children without `Popen`."""
+    if request.param == "asyncio":
+        return asyncio.run
+    pytest.importorskip("uvloop", reason="uvloop is not installed")
+    return uvloops_run
+
+
+def uvloops_run(coroutine: Any) -> Any:
+    """Run a coroutine by an event loop of uvloop's, as uvicorn makes it."""
+    loop = importlib.import_module("uvloop").new_event_loop()
+    try:
+        return loop.run_until_complete(coroutine)
+    finally:
+        loop.close()
+
+
+async def told_to_asyncio(way: str, **options: Any) -> dict[str, str]:
+    """Return the environment that a child finds which asyncio starts."""
+    if way == "create_subprocess_exec":
+        process = await asyncio.create_subprocess_exec(*TELL, stdout=subprocess.PIPE, **options)
+    else:
+        process = await asyncio.create_subprocess_shell(
+            shlex.join(TELL), stdout=subprocess.PIPE, **options
+        )
+    found: dict[str, str] = json.loads((await process.communicate())[0])
+    return found
+
+
+@pytest.mark.parametrize("way", ["create_subprocess_exec", "create_subprocess_shell"])
+def test_event_loops(run: Callable[[Any], Any], way: str) -> None:
+    """Children that an event loop starts inherit the ID by the same rules: by default, and by what was made from ours."""
+    before = dict(os.environ)
+    made = {**os.environ, "EXTRA": "1"}
+    found = run(told_to_asyncio(way))
+    with_more = run(told_to_asyncio(way, env=made))
+    bare = run(told_to_asyncio(way, env={"PATH": os.environ["PATH"]}))
+
+    assert found.pop(NAME) == with_more.pop(NAME) == "parent-0001"
+    assert found.items() >= before.items()
+    assert with_more.items() >= made.items()
+    assert NAME not in bare
+    assert NAME not in made
+    assert dict(os.environ) == before
+
+
+def test_event_loops_outside_a_unit(run: Callable[[Any], Any]) -> None:
+    """Outside any unit, what an event loop starts has nothing added."""
+    work.leave()
+
+    assert NAME not in run(told_to_asyncio("create_subprocess_exec"))
+
+
+def test_tasks_hand_on_their_own(run: Callable[[Any], Any]) -> None:
+    """Tasks of one event loop that start programs at the same time hand on the ID of their own unit, or none."""
+
+    async def within(given: str | None) -> str | None:
+        work.current.set(work.Work(Inbound(given)) if given else work.process())
+        return (await told_to_asyncio("create_subprocess_exec")).get(NAME)
+
+    async def together() -> list[str | None]:
+        return await asyncio.gather(*map(within, ids))
+
+    ids = ["task-0001", None, "task-0002"]
+
+    assert run(together()) == ids
+
+
+def test_mistakes_with_an_event_loop(run: Callable[[Any], Any]) -> None:
+    """What an event loop refuses, it refuses as it did: of uvloop's, also an environment that is no dictionary."""
+
+    async def outcome(*words: str, **options: Any) -> str:
+        try:
+            process = await asyncio.create_subprocess_exec(*words, **options)
+        except Exception as error:
+            return repr(error)
+        return f"status {await process.wait()}"
+
+    def outcomes() -> list[str]:
+        environments = (os.environ, collections.OrderedDict(os.environ), [("A", "b")])
+        made = [run(outcome("/bin/true", env=environment)) for environment in environments]
+        return [*made, run(outcome("/nowhere/at/all")), run(outcome("/bin/true", bufsize=7))]
+
+    inside = outcomes()
+    work.leave()
+
+    assert inside == outcomes()
+    assert "FileNotFoundError" in inside[3]
 
 
 def test_outside_a_unit() -> None:

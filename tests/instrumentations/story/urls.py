@@ -36,7 +36,7 @@ def current():
     return made.correlation_id
 
 
-def own(request):
+def own(request, name=""):
     """Answer with the ID, and log it."""
     logger.info("step one")
     logging.getLogger("story.silent").info("nobody's handler gets this")
@@ -103,6 +103,16 @@ def child(request):
         env=bare, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     return JsonResponse({"here": current(), **found})
+
+
+async def child_of_a_loop(request):
+    """Answer with what a child process prints that the event loop starts, and whose loop that is."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "django", "tell_id", stdout=subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+    return JsonResponse({"here": current(), "inherited": printed.decode(), "loop": loop})
 
 
 def rows(request):
@@ -215,9 +225,11 @@ def command(request):
 
 urlpatterns = [
     path("own/", own),
+    path("own/<slug:name>/", own),
     path("tasks/", tasks),
     path("threads/", threads),
     path("child/", child),
+    path("child-of-a-loop/", child_of_a_loop),
     path("rows/", rows),
     path("relayed/", relayed),
     path("many/<int:number>/", many),
