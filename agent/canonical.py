@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
 import functools
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from introspect.agent import logs, metrics, sql
@@ -122,8 +120,8 @@ def _own_fields(work: Work, seconds: float) -> logs.Line:
     fields: logs.Line = {} if work.inbound is None else {"parent_id": work.inbound.parent_id}
     fields.update(work.describe())
     fields["duration_ms"] = milliseconds(seconds)
-    if work.thread == _thread.get_ident():
-        fields["cpu_ms"] = milliseconds(time.thread_time() - work.cpu_started)
+    if work.cpu_seconds is not None:
+        fields["cpu_ms"] = milliseconds(work.cpu_seconds)
     fields.update(_totals(work))
     if work.slowest_query is not None:
         fields["slowest_query"] = _query_fields(work.slowest_query)

@@ -487,6 +487,21 @@ def _in_second(second: int) -> str:
     return dt.datetime.fromtimestamp(second, dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%%06dZ")
 
 
+# At the front of a line, in any format.
+_TIMESTAMP = re.compile(
+    rb'\{(?:"ecs\.version":"[^"]*",)?"@?timestamp":"(\d{4}(?:-\d\d){2}T\d\d(?::\d\d){2}\.\d{6})Z"'
+)
+
+
+def moment_of(line: bytes) -> float | None:
+    """Return the seconds that the timestamp of *line* stands for; ``None`` if it has none."""
+    found = _TIMESTAMP.match(line)
+    if found is None:
+        return None
+    moment = dt.datetime.fromisoformat(found[1].decode())
+    return moment.replace(tzinfo=dt.timezone.utc).timestamp()
+
+
 def encode(line: Line, events: Sequence[str] = ()) -> bytes:
     """Return *line* as one line of JSON in the format in force, newline included.
 

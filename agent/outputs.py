@@ -15,11 +15,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from introspect.agent import ending, guard, outgoing, work
+from introspect.agent import ending, guard, logs, outgoing, work
 from introspect.agent.descriptors import Connection, Descriptor
 from introspect.agent.emitter import LOG_DROPPED
 from introspect.agent.settings import Address
-from introspect.agent.transport import transport_for
+from introspect.agent.transport import import_ahead, transport_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -82,15 +82,20 @@ class StandardStream:
     def __init__(self, number: int, stream: Any) -> None:
         self._number = number
         self._first = _descriptor_of(number) if stream is not None else None
+        self._is_torn = False
 
     def write(self, line: bytes) -> bool:
         """Write *line* whole; raises ``OSError`` where that is impossible."""
         first = self._first
         if first is None or not (first.is_ours() or self._is_redirected()):
             return False
+        if self._is_torn:  # a pipe that does not wait was full in the middle of a line
+            line = b"\n" + line
         written = os.write(self._number, line)
+        self._is_torn = written < len(line)
         while written < len(line):  # a pipe that is nearly full
             written += os.write(self._number, line[written:])
+        self._is_torn = False
         return True
 
     def _is_redirected(self) -> bool:
@@ -160,7 +165,7 @@ class Datagrams:
 
 
 class _Queue:
-    """The lines that wait in one process, and its thread's state."""
+    """The lines that wait in one process until they are delivered, and its thread's state."""
 
     def __init__(self) -> None:
         import threading
@@ -170,18 +175,24 @@ class _Queue:
         self.wake = threading.Event()
         self.unstarted = [True]  # whoever pops it starts the thread: a list's pop is atomic
         self.running = True
-        self.delivering = False
+        self.seconds_at_exit = SECONDS_AT_EXIT
+        self.lost = 0  # of the lines, as far as that has been told
 
     def next_batch(self) -> list[bytes]:
-        """Take lines from the front, about ``BATCH_BYTES`` of them."""
+        """Return the lines at the front, about ``BATCH_BYTES`` of them; they stay there."""
         batch: list[bytes] = []
         size = 0
-        self.delivering = bool(self.lines)
-        while self.lines and size < BATCH_BYTES:
-            line = self.lines.popleft()
-            batch.append(line)
-            size += len(line)
+        for index in range(len(self.lines)):  # an iterator would not survive a line that comes
+            if size >= BATCH_BYTES:
+                break
+            batch.append(self.lines[index])
+            size += len(batch[-1])
         return batch
+
+    def drop(self, count: int) -> None:
+        """Forget so many lines at the front."""
+        for _ in range(count):
+            self.lines.popleft()
 
 
 class Shipper:
@@ -192,6 +203,7 @@ class Shipper:
         self._deliver = deliver
         self._queues: dict[int, _Queue] = {}
         self._queue: _Queue | None = None
+        ending.before_end(ending.LINES, self._flush_at_exit)
 
     def write(self, line: bytes) -> bool:
         """Queue *line*; ``False`` if the queue is full."""
@@ -214,8 +226,6 @@ class Shipper:
         Threads that come here at once get the same queue: ``setdefault`` is atomic, and a lock
         might have been held when this process was forked.
         """
-        if not self._queues:  # a forked child has it already
-            ending.before_end(ending.LINES, self._flush_at_exit)
         pid = os.getpid()
         self._queue = queue = self._queues.setdefault(pid, _Queue())
         for other in [known for known in self._queues if known != pid]:
@@ -252,9 +262,9 @@ class Shipper:
                 continue
             try:
                 self._deliver(batch)
+                queue.drop(len(batch))
                 failures = 0
             except Exception as error:
-                queue.lines.extendleft(reversed(batch))
                 guard.say(
                     f"wait:{self._output}",
                     f"JSON log lines to {self._output} wait: {type(error).__name__}: {error} "
@@ -264,20 +274,31 @@ class Shipper:
                 failures += 1
 
     def _flush_at_exit(self) -> None:
+        """Wait for the queue as long as it has time left, then tell what is lost."""
         queue = self._queue
-        if queue is None or queue.pid != os.getpid() or not queue.running:
+        if queue is None or queue.pid != os.getpid():
             return
-        deadline = time.monotonic() + SECONDS_AT_EXIT
+        deadline = time.monotonic() + queue.seconds_at_exit
         queue.wake.set()
-        while (queue.lines or queue.delivering) and time.monotonic() < deadline:
+        while queue.lines and queue.running and time.monotonic() < deadline:
             time.sleep(0.01)
-        queue.running = False
+        queue.seconds_at_exit = max(0.0, deadline - time.monotonic())
+        lost = len(queue.lines) - queue.lost
+        if lost > 0:
+            queue.lost += lost
+            work.process().count(LOG_DROPPED.of(), lost)
+            guard.say(
+                f"exit:{self._output}",
+                f"JSON log lines to {self._output} are lost: {lost} could not be delivered before "
+                "this process ended (INTROSPECT_LOG)",
+            )
 
 
 class TcpDelivery:
     """logstash's ``json_lines``: lines over one connection, made again when it breaks."""
 
     def __init__(self, host: str, port: int) -> None:
+        import_ahead("encodings.idna")
         self._address = (host, port)
         self._connection: Connection | None = None
 
@@ -328,6 +349,7 @@ class SplunkDelivery:
     """
 
     def __init__(self, output: Output) -> None:
+        import_ahead("requests", "encodings.idna")  # 40 ms, at the agent's start
         scheme = output.kind.removeprefix("splunk+")
         self._url = f"{scheme}://{output.host}:{output.port}/services/collector/event"
         self._authorization = f"Splunk {output.token}"
@@ -336,12 +358,9 @@ class SplunkDelivery:
 
     def __call__(self, lines: Sequence[bytes]) -> None:
         """Post *lines*; raises ``OSError`` (those of ``requests`` are) if not all is taken."""
-        body = b"".join(
-            b'{"sourcetype":"_json","event":' + line.rstrip(b"\n") + b"}" for line in lines
-        )
         with self._usable_session().post(
             self._url,
-            data=body,
+            data=b"".join(map(_event, lines)),
             timeout=CONNECT_TIMEOUT_SECONDS,
             stream=True,
             allow_redirects=False,
@@ -371,6 +390,13 @@ class SplunkDelivery:
     def _authorize(self, request: Any) -> Any:
         request.headers["Authorization"] = self._authorization
         return request
+
+
+def _event(line: bytes) -> bytes:
+    """Return *line* as Splunk takes it, at the moment that it tells and not that of its arrival."""
+    moment = logs.moment_of(line)
+    dated = b'"time":%.6f,' % moment if moment else b""
+    return b'{%b"sourcetype":"_json","event":%b}' % (dated, line.rstrip(b"\n"))
 
 
 # Process and thread: a forked child may give a thread of its own the number of our parent's.

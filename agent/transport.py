@@ -8,8 +8,11 @@ on a full TCP buffer and tell nobody what was lost.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import errno
+import importlib
 import os
+import sys
 from collections import deque
 from os import getpid, write
 from time import monotonic
@@ -29,6 +32,18 @@ CONNECT_TIMEOUT_SECONDS = 1.0
 # may hold an import's lock that the opening thread needs, and because uWSGI without
 # --enable-threads runs that thread only while somebody waits.
 PATIENCE_SECONDS = 0.05
+
+
+def import_ahead(*names: str) -> None:
+    """Import what a thread of ours will need, in the thread that is about to start it.
+
+    A child that is forked while another thread imports something has half a module, and whoever
+    imports it there, be it the application, waits for ever, or finds the half.
+    """
+    for name in names:
+        if name not in sys.modules:
+            with contextlib.suppress(Exception):  # our thread will meet it as well, and say so
+                importlib.import_module(name)
 
 
 class Transport:
@@ -178,6 +193,7 @@ class SocketTransport(Transport):
 
     def _open_in_thread(self) -> None:
         """Open in a thread that ends when it is done: the only thread of the agent's core."""
+        import_ahead("statsd", "encodings.idna")
         if self._opening or not self._opened.acquire(blocking=False):
             return
         self._opening = True

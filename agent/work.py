@@ -21,7 +21,7 @@ from time import perf_counter as clock
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from introspect.agent import correlation, emitter, frames, guard
+from introspect.agent import correlation, emitter, ending, frames, guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -118,6 +118,8 @@ class Work:
     _added: list[tuple[str, float, float]] = []  # noqa: RUF012  replaced, never changed
     # For the canonical line.
     wall_started = cpu_started = 0.0
+    cpu_seconds: float | None = None
+    """What its thread has worked for it, known at its end."""
     thread = 0
     failed = False
     exception: dict[str, str] | None = None
@@ -313,6 +315,9 @@ class Work:
         if self.finished:
             return False
         self.finished = True
+        if _on_end is not None and not self.muted and self.thread == _thread.get_ident():
+            # Now: what follows is our own work.
+            self.cpu_seconds = time.thread_time() - self.cpu_started
         self.samples, self.counts = _process.samples, _process.counts
         self.sql_prefixes = _process.sql_prefixes
         return self.pid == os.getpid()
@@ -411,10 +416,8 @@ class ProcessBuffer(Flowing):
             self.start_afresh()
         if not self.exit_registered:
             self.exit_registered = True
-            import atexit
-
             # uWSGI's --skip-atexit leaves this out: the last second's events are lost then.
-            atexit.register(self.flush)
+            ending.before_end(ending.COUNTS, self.flush)
             emitter.open_ahead()
 
     def overflow(self) -> None:
@@ -490,6 +493,7 @@ def _leave_parent() -> None:
         _forked_within = unit.correlation_id
         unit.finish()  # it ends in the parent; here only its correlation ID lives on
         unit.scope = None
+    ending.register_with_multiprocessing()
 
 
 # One hook for ever, since it cannot be taken back. uWSGI by default runs none: it forks outside any

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -46,6 +48,7 @@ def line() -> Iterator[Record]:
         made_unit = unit(inbound or Inbound(ID), "tell")
         fill(made_unit)
         made_unit.settle()
+        made_unit.finish()
         writer.ended(made_unit, made_unit.started + seconds)
         [data] = written
         assert len(data) <= logs.LINE_BYTES
@@ -281,6 +284,58 @@ def test_a_failed_unit(line: Record) -> None:
     assert found["exception"] == {"class": "ValueError", "place": "app/views.py:42"}
 
 
+def burn(seconds: float) -> None:
+    """Work for so long."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        sum(range(1000))
+
+
+def test_the_cpu_is_that_of_the_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cpu_ms` is what the unit's thread worked until its end, and nothing of the readings that ride along or of the sending."""
+    found, _ = settings.read({})
+    written: list[bytes] = []
+    work.configure(Writer(found, written.append).ended)
+    work.ride_along(lambda unit: burn(0.5))
+    monkeypatch.setattr(work, "_next_readings", 0.0)
+    unit = work.Command(Inbound(ID), "tell")
+    burn(0.1)
+    before = time.thread_time()
+
+    unit.end(work.clock(), django_db.QUERY.of("a", "b"), django_db.QUERY.of("a", "c"), None)
+
+    assert time.thread_time() - before > 0.5
+    [line] = map(json.loads, written)
+    assert 100 <= line["cpu_ms"] < 400
+
+
+def test_the_cpu_of_a_unit_that_another_thread_ends() -> None:
+    """What another thread has worked is not told as the unit's."""
+    found, _ = settings.read({})
+    written: list[bytes] = []
+    work.configure(Writer(found, written.append).ended)
+    unit = work.Work(Inbound(ID))
+    unit.kind = "task"
+    run_at_once(lambda: unit.finish() and unit.send(work.clock()), 1)
+
+    [line] = map(json.loads, written)
+    assert "cpu_ms" not in line
+
+
+@pytest.mark.parametrize("muted", [True, False])
+def test_without_a_line_no_cpu_is_read(muted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit that ends without a line, for there are none or it is to be ignored, costs no look at its thread's clock."""
+    work.configure((lambda unit, ended: None) if muted else None)
+    unit = work.Work(Inbound(ID))
+    unit.thread = threading.get_ident()
+    unit.muted = muted
+    looked: list[float] = []
+    monkeypatch.setattr(time, "thread_time", lambda: looked.append(0.0) or 0.0)
+    unit.finish()
+
+    assert not looked
+
+
 def test_the_process_itself_has_no_line() -> None:
     """What belongs to no unit makes no line."""
     found, _ = settings.read({})
@@ -356,11 +411,11 @@ def test_a_template_is_filled_to_what_the_fields_make(
     work.configure(writer.ended)
     unit = Unit(Inbound(correlation_id, inbound), "tell")
     unit.described, unit.kind, unit.failed, unit.exception = described, kind, failed, exception
+    unit.cpu_seconds = 0.001
     for statement in statements:
         query(unit, statement)
     unit.settle()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(canonical.time, "thread_time", lambda: unit.cpu_started + 0.001)
         writer.ended(unit, unit.started + seconds)
         writer.ended(unit, unit.started + seconds)
         patched.setattr(canonical, "_line_by_template", lambda *_: None)

@@ -504,6 +504,19 @@ def test_ecs() -> None:
     assert not {"timestamp", "level", "logger", "exception"} & found.keys()
 
 
+@pytest.mark.parametrize("log_format", ["json", "ecs", "logstash"])
+def test_the_moment_of_a_line(log_format: str) -> None:
+    """In each form, the moment of a record can be read back from its line, whatever else that says."""
+    use(LOG_FORMAT=log_format)
+    for created in (1.5, 1_700_000_000.25, 1_700_000_000.123456, 4_000_000_000.000001):
+        made = record('"timestamp":"2000-01-01T00:00:00.000000Z"', created=created)
+
+        assert logs.moment_of(logs.line_of(made)) == created
+    assert (
+        logs.moment_of(b'{"message":"\\"timestamp\\":\\"2000-01-01T00:00:00.000000Z\\""}\n') is None
+    )
+
+
 def test_logstash() -> None:
     """In logstash's form a line has `@timestamp` and `@version`."""
     use(LOG_FORMAT="logstash")

@@ -7,6 +7,7 @@ import http.server
 import json
 import math
 import os
+import re
 import select
 import socket
 import ssl
@@ -24,6 +25,7 @@ from introspect.agent import outputs, settings, work
 from introspect.agent.outputs import Outputs
 from tests.helpers.ports import LOOPBACK, free_port
 from tests.helpers.processes import clean_environment, wait_until
+from tests.helpers.statsd import StatsdListener
 from tests.instrumentations.http_server import http_server
 
 LINE = b'{"message":"a line"}\n'
@@ -58,6 +60,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         if shipper._queue is not None:
             shipper._queue.running = False
             shipper._queue.wake.set()
+            shipper._queue = None  # nobody wants to know, at the end of all tests, what is lost
         if isinstance(shipper._deliver, outputs.TcpDelivery):
             shipper._deliver._hang_up()
     work.process().start_afresh()
@@ -199,6 +202,50 @@ def test_a_full_pipe_still_gets_whole_lines() -> None:
         texts = [json.loads(line)["message"] for line in process.stdout]
 
     assert texts == [str(number) * 1000 for number in range(200)]
+
+
+def test_a_pipe_of_several_processes() -> None:
+    """Lines of at most 4096 bytes that processes write to one pipe at once arrive whole."""
+    code = f"{PREAMBLE}\nfor n in range(200): write(sys.argv[2] * (4096 - 15))\n"
+    read_end, write_end = os.pipe()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, "stdout", letter],
+            env=clean_environment(),
+            stdout=write_end,
+        )
+        for letter in "abcd"
+    ]
+    os.close(write_end)
+    with open(read_end, "rb") as pipe:
+        found = [json.loads(line)["message"] for line in pipe]
+
+    assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
+    assert sorted(found) == sorted(letter * (4096 - 15) for letter in "abcd" for _ in range(200))
+
+
+def test_a_line_torn_by_a_pipe_that_does_not_wait_spoils_no_other() -> None:
+    """Where a full pipe that does not wait took half a line, that is lost, and the next one begins on a line of its own."""
+    code = f"""{PREAMBLE}
+read_end, write_end = os.pipe()
+os.set_blocking(write_end, False)
+standard_output = os.dup(1)
+os.dup2(write_end, 1)
+write('a' * 40_000); write('b' * 40_000)
+came = os.read(read_end, 1 << 20)
+write('c'); write('d')
+came += os.read(read_end, 1 << 20)
+assert outputs.dropped == 1
+os.write(standard_output, came)
+"""
+    done = in_process(code, "stdout")
+
+    assert done.returncode == 0, done.stderr
+    first, torn, *others = done.stdout.splitlines()
+    assert json.loads(first)["message"] == "a" * 40_000
+    assert torn.startswith('{"message":"bb')
+    assert [json.loads(line)["message"] for line in others] == ["c", "d"]
+    assert "JSON log lines to stdout are lost" in done.stderr
 
 
 def test_a_file_of_several_processes(tmp_path: Path) -> None:
@@ -517,12 +564,117 @@ def test_what_is_queued_at_exit_is_sent(tcp: TcpServer) -> None:
 
 
 def test_exit_waits_a_bounded_time() -> None:
-    """A process whose lines nobody takes ends all the same, in a little over two seconds."""
+    """A process whose lines nobody takes ends all the same, in a little over two seconds, and says how many are lost."""
+    address = f"tcp://{LOOPBACK}:{free_port()}"
     started = time.monotonic()
-    done = in_process(f"{PREAMBLE}\nwrite('one')", f"tcp://{LOOPBACK}:{free_port()}")
+    done = in_process(f"{PREAMBLE}\nfor n in range(3): write(str(n))", address)
 
     assert done.returncode == 0
     assert time.monotonic() - started < outputs.SECONDS_AT_EXIT + 3.0
+    assert f"JSON log lines to {address} are lost: 3 could not be delivered" in done.stderr
+
+
+def test_what_a_server_has_not_taken_at_exit_is_said() -> None:
+    """Of a server that accepts and then hangs, the lines that did not reach it are said, with their number, once."""
+    with socket.socket() as hanging:
+        hanging.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        hanging.bind((LOOPBACK, 0))
+        hanging.listen()
+        address = f"tcp://{LOOPBACK}:{hanging.getsockname()[1]}"
+        done = in_process(f"{PREAMBLE}\nfor n in range(300): write('x' * 30_000)", address)
+
+    assert done.returncode == 0
+    [lost] = re.findall(r"are lost: (\d+) could not be delivered before", done.stderr)
+    assert 100 < int(lost) <= 300
+
+
+def test_what_is_lost_at_exit_is_counted(statsd: StatsdListener) -> None:
+    """What the queue still holds when its time at exit is over counts as dropped, along with the rest of the last second."""
+    code = (
+        "import logging\n"
+        "from introspect.bootstrap.start import start\n"
+        "start()\n"
+        "for number in range(5): logging.warning('line %d', number)"
+    )
+    done = in_process(
+        code,
+        INTROSPECT_LOG=f"tcp://{LOOPBACK}:{free_port()}",
+        INTROSPECT_STATSD=statsd.address,
+        INTROSPECT_SERVICE="shop",
+    )
+
+    assert done.returncode == 0
+    assert "are lost: 5 could not be delivered" in done.stderr
+    statsd.wait_for_count("shop.introspect.log_dropped", 5)
+    statsd.wait_for_count("shop.log.warning", 5)
+    assert statsd.count("shop.introspect.log_dropped") == 5
+
+
+def test_lines_behind_the_first_end(tcp: TcpServer) -> None:
+    """A process that has done what is left to do, and goes on, sends its later lines as well."""
+    code = (
+        f"{PREAMBLE}\nfrom introspect.agent import ending\nwrite('one'); ending.run(); write('two')"
+    )
+    done = in_process(code, tcp.address)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    wait_until(lambda: [json.loads(line)["message"] for line in tcp.lines] == ["one", "two"])
+
+
+def test_the_time_at_exit_is_given_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ends of a process that come one after the other wait as long as one does, and tell each lost line once."""
+    monkeypatch.setattr(outputs, "SECONDS_AT_EXIT", 0.5)
+    out = outputs_to(f"tcp://{LOOPBACK}:{free_port()}")
+    out.write(LINE)
+    out.write(LINE)
+    [shipper] = [write.__self__ for _, write in out._outputs]  # type: ignore[attr-defined]
+    waited = []
+    for _ in range(3):
+        started = time.monotonic()
+        shipper._flush_at_exit()
+        waited.append(time.monotonic() - started)
+    out.write(LINE)
+    shipper._flush_at_exit()
+
+    assert waited[0] >= 0.5
+    assert max(waited[1:]) < 0.3
+    assert work.process()._ready == [outputs.LOG_DROPPED.of(), 2, outputs.LOG_DROPPED.of(), 1]
+    assert capsys.readouterr().err.count("are lost: 2 could not") == 1
+
+
+@pytest.mark.parametrize("imported", ["before us", "after us"])
+@pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise ValueError('no harm')"])
+def test_a_child_of_multiprocessing_sends_what_is_queued(
+    imported: str, end: str, tcp: TcpServer
+) -> None:
+    """A process that multiprocessing has forked, and that ends right after its last line, has sent it; so have its own children."""
+    lines = [PREAMBLE, "write('parent')"]
+    lines.insert(0 if imported == "before us" else 2, "import multiprocessing")
+    code = (
+        "\n".join(lines)
+        + f"""
+context = multiprocessing.get_context('fork')
+def child(name, generations):
+    if generations:
+        other = context.Process(target=child, args=(name + name, generations - 1))
+        other.start(); other.join(30)
+    for n in range(100): write(f'{{name}} {{n}}')
+    {end}
+children = [context.Process(target=child, args=(name, 1)) for name in 'ab']
+for each in children: each.start()
+for each in children: each.join(30)
+print([each.exitcode for each in children])
+"""
+    )
+    done = in_process(code, tcp.address)
+
+    status = {"": 0, "sys.exit(3)": 3}.get(end, 1)
+    assert done.stdout == f"{[status, status]}\n", done.stderr
+    expected = ["parent", *(f"{name} {n}" for name in ("a", "aa", "b", "bb") for n in range(100))]
+    wait_until(lambda: len(tcp.lines) >= len(expected))
+    assert sorted(json.loads(line)["message"] for line in tcp.lines) == sorted(expected)
 
 
 def test_a_forked_process_ships_its_own_lines(tcp: TcpServer) -> None:
@@ -767,6 +919,19 @@ def test_splunk(splunk: Collector) -> None:
     assert len(splunk.posts) < 300
 
 
+def test_splunk_takes_a_line_for_what_it_was_and_not_for_when_it_came(splunk: Collector) -> None:
+    """In any format an event has the moment of its line, to the microsecond, also where that has waited for a second try."""
+    splunk.answers = [503]
+    out = outputs_to(f"splunk+http://SECRET-TOKEN@{LOOPBACK}:{splunk.port}")
+    for beginning in (b'{"', b'{"@', b'{"ecs.version":"8.11.0","@'):
+        out.write(beginning + b'timestamp":"2023-11-14T22:13:20.250001Z","message":"a line"}\n')
+    out.write(b'{"message":"\\"timestamp\\":\\"2023-11-14T22:13:20.250001Z\\""}\n')
+    wait_until(lambda: len(splunk.events) == 4)
+
+    assert [event.get("time") for event in splunk.events] == 3 * [1_700_000_000.250001] + [None]
+    assert [set(event["event"]) & {"time"} for event in splunk.events] == 4 * [set()]
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_splunk_is_asked_again(
     splunk: Collector, status: int, capsys: pytest.CaptureFixture[str]
@@ -911,6 +1076,31 @@ def test_a_connection_whose_number_has_become_the_databases(
         wait_until(lambda: [event["event"]["message"] for event in splunk.events] == expected)
 
 
+@pytest.mark.parametrize("kind", ["tcp", "splunk"])
+def test_the_thread_imports_nothing(kind: str, tcp: TcpServer, splunk: Collector) -> None:
+    """A child that is forked while the thread delivers has no half module, which it would wait for whenever it imports that."""
+    address = {
+        "tcp": tcp.address,
+        "splunk": f"splunk+http://SECRET-TOKEN@{LOOPBACK}:{splunk.port}",
+    }[kind]
+    code = f"""
+import sys, threading
+main, found = threading.get_ident(), []
+def noted(event, args):
+    if event == "import" and threading.get_ident() != main: found.append(args[0])
+sys.addaudithook(noted)
+{PREAMBLE}
+from introspect.agent import ending
+write('one')
+ending.run()
+print(found)
+"""
+    done = in_process(code, address)
+
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+    wait_until(lambda: tcp.lines or splunk.posts)
+
+
 def test_a_thread_that_cannot_be_started_yet(
     tcp: TcpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -931,13 +1121,34 @@ def test_a_thread_that_cannot_be_started_yet(
 
 
 def test_an_exit_without_a_thread_does_not_wait_for_one(tcp: TcpServer) -> None:
-    """A process whose first line is at its exit ends at once, whether there is a thread for it or not."""
-    code = f"{PREAMBLE}\nimport atexit; atexit.register(write, 'one')\noutputs"
+    """A process that gets no thread for its first line, as at its exit from Python 3.12 on, ends at once and says what is lost."""
+    code = f"""{PREAMBLE}
+import threading
+def refuse(self):
+    raise RuntimeError("can't create new thread at interpreter shutdown")
+threading.Thread.start = refuse
+write('one')
+"""
     started = time.monotonic()
     done = in_process(code, tcp.address)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
     assert time.monotonic() - started < outputs.SECONDS_AT_EXIT
+    assert done.stderr.count("\n") == 1
+    assert "are lost: 1 could not be delivered" in done.stderr
+
+
+def test_a_first_line_at_exit(tcp: TcpServer) -> None:
+    """A line that an exit hook of the application's writes is sent, or said to be lost where there are no threads any more."""
+    code = f"{PREAMBLE}\nimport atexit; atexit.register(write, 'one')"
+    done = in_process(code, tcp.address)
+
+    assert done.returncode == 0
+    if sys.version_info < (3, 12):
+        assert done.stderr == ""
+        wait_until(lambda: len(tcp.lines) == 1)
+    else:
+        assert "are lost: 1 could not be delivered" in done.stderr
 
 
 def test_each_line_goes_to_every_output(tcp: TcpServer, tmp_path: Path) -> None:

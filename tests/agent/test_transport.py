@@ -580,6 +580,39 @@ class TestThreads:
 
         assert (done.stdout, done.returncode) == (b"True\n", 0), done.stderr
 
+    @pytest.mark.parametrize("scheme", ["udp", "tcp"])
+    def test_the_opening_thread_imports_nothing(self, scheme: str) -> None:
+        """A child that is forked while that thread opens has no half module, which it would wait for whenever it looks up a name."""
+        code = """
+import socket, sys, threading, time
+real = socket.getaddrinfo
+def getaddrinfo(host, *args, **kwargs):
+    host.encode("idna")  # as the real one does
+    return real("127.0.0.1", *args, **kwargs)
+socket.getaddrinfo = getaddrinfo
+main, found = threading.get_ident(), []
+def noted(event, args):
+    if event == "import" and threading.get_ident() != main: found.append(args[0])
+sys.addaudithook(noted)
+from introspect.agent.settings import statsd_address
+from introspect.agent.transport import transport_for
+way = transport_for(statsd_address(sys.argv[1]))
+while not way.send(b"a.b:1|c"): time.sleep(0.01)
+print(found)
+"""
+        kind = socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM
+        with listening(socket.AF_INET, kind, (LOOPBACK, 0)) as server:
+            address = f"{scheme}://stats.test:{server.getsockname()[1]}"
+            done = subprocess.run(
+                [sys.executable, "-c", code, address],
+                env=clean_environment(),
+                capture_output=True,
+                timeout=20,
+                check=False,
+            )
+
+        assert (done.stdout, done.returncode) == (b"[]\n", 0), done.stderr
+
     def test_no_thread_to_be_had(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where no thread can be started, as at exit from Python 3.12 on, a send is a drop and raises nothing."""
 

@@ -332,6 +332,23 @@ class TestFork:
 
         assert [statsd.count(f"s.thing.level{n}") for n in range(3)] == [1, 1, 1]
 
+    @pytest.mark.parametrize("first", ["", "event('parent')"])
+    def test_child_of_multiprocessing(self, statsd: StatsdListener, first: str) -> None:
+        """A process that multiprocessing has forked sends its last second as well, though Python runs no exit hooks there."""
+        code = (
+            f"import multiprocessing\n{first}\n"
+            "def child():\n"
+            "    event('child'); work.count(COUNT.of())\n"
+            "process = multiprocessing.get_context('fork').Process(target=child)\n"
+            "process.start(); process.join(30); assert process.exitcode == 0\n"
+        )
+        assert run(code, statsd.address).returncode == 0
+        statsd.wait_for_count("s.thing.child", 1)
+        statsd.settle()
+
+        assert statsd.count("s.thing.child") == statsd.count("s.count") == 1
+        assert statsd.count("s.thing.parent") == bool(first)
+
     def test_unit(self, statsd: StatsdListener) -> None:
         """A unit that a fork has copied ends in the parent alone."""
         code = (

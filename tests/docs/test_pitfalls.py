@@ -47,7 +47,7 @@ def names_in(path: str) -> frozenset[str]:
 
 
 # Of these, none may ever go; further ones come behind them.
-LAST = 112
+LAST = 114
 
 
 def test_numbers() -> None:

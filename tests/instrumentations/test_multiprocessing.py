@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,9 @@ import pytest
 
 from introspect.agent import work
 from introspect.instrumentations.multiprocessing import child_prepares
-from tests.helpers.processes import clean_environment, introspect_run
+from tests.agent.test_outputs import TcpServer
+from tests.helpers.processes import clean_environment, introspect_run, wait_until
+from tests.helpers.statsd import StatsdListener
 from tests.instrumentations.conftest import Agent
 
 PROGRAM = """
@@ -79,3 +83,58 @@ def test_what_is_no_id_is_not_taken(agent: Agent, monkeypatch: pytest.MonkeyPatc
         child_prepares((told,), {})
 
         assert work.process().correlation_id == "own-0001"
+
+
+ENDING_AT_ONCE = """
+import logging, multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+import django.conf
+
+logging.basicConfig(handlers=[logging.NullHandler()])
+
+def tell(name):
+    for number in range(50):
+        logging.warning("%s %d", name, number)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    children = [context.Process(target=tell, args=(name,)) for name in ("first", "second")]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        pool.submit(tell, "pool").result(60)
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_a_child_that_ends_at_once_loses_nothing(
+    method: str, tmp_path: Path, statsd: StatsdListener
+) -> None:
+    """By each start method, all lines and counts of a child have left when it ends right behind them."""
+    program = tmp_path / "program.py"
+    program.write_text(ENDING_AT_ONCE)
+    with contextlib.closing(TcpServer()) as tcp:
+        done = subprocess.run(
+            [*introspect_run(), sys.executable, str(program), method],
+            env=clean_environment(
+                INTROSPECT_STATSD=statsd.address,
+                INTROSPECT_LOG=tcp.address,
+                INTROSPECT_SERVICE="shop",
+            ),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        wait_until(lambda: len(tcp.lines) >= 150)
+        messages = [json.loads(line)["message"] for line in tcp.lines]
+    statsd.wait_for_count("shop.log.warning", 150)
+
+    assert sorted(messages) == sorted(
+        f"{name} {number}" for name in ("first", "second", "pool") for number in range(50)
+    )
+    assert statsd.count("shop.log.warning") == 150
