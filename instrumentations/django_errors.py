@@ -78,12 +78,12 @@ def _privileged_user(request: Any, error: BaseException, settings: Any) -> Any:
     try:
         user = _loaded_user(request)
         if user is not None:
-            return user if _is_privileged(user) else None
+            return user if _is_privileged(user, error) else None
         if settings.SESSION_COOKIE_NAME not in request.COOKIES or _is_database_trouble(error):
             return None
         with _no_trace_left(request):
             user = getattr(request, "user", None)
-            if user is not None and _is_privileged(user):
+            if user is not None and _is_privileged(user, error):
                 return user
     except Exception as failure:
         guard.debug(f"who asked is not known, so they get the site's own page: {failure!r}")
@@ -96,13 +96,17 @@ def _loaded_user(request: Any) -> Any:
     return attributes.get("_acached_user") if loaded is None else loaded
 
 
-def _is_privileged(user: Any) -> bool:
+def _is_privileged(user: Any, error: BaseException) -> bool:
     return (
         user.is_authenticated is True
         and user.is_active is True
         and user.is_superuser is True
-        and (not _group or user.groups.filter(name=_group).exists())
+        and (not _group or (not _is_database_trouble(error) and _is_in_group(user)))
     )
+
+
+def _is_in_group(user: Any) -> bool:
+    return bool(user.groups.filter(name=_group).exists())
 
 
 # A mistake in a statement: SQLite's SQLITE_ERROR, MySQL's unknown column.
@@ -113,7 +117,7 @@ CHAIN = 100
 
 
 def _is_database_trouble(error: BaseException) -> bool:
-    """Tell whether asking the database for the user would fail, or wait, like the view did."""
+    """Tell whether asking the database who asks would fail, or wait, like the view did."""
     from django.db import InterfaceError, OperationalError
 
     return any(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 import weakref
+from functools import partial
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ EXCEPTION = Metric(
 )
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from introspect.agent.settings import Settings
 
 # What the calls of each area took together within one request that made any.
@@ -255,7 +258,7 @@ def _end_on_close(request: Request, response: Any) -> None:
         return
     request.status = response.status_code
     request.first_byte = clock()
-    closers.append(request.end)
+    closers.append(_closer(request, response))
 
 
 def asgi_called(args: Any, _kwargs: Any) -> Any:
@@ -299,9 +302,25 @@ def asgi_returned(
 ) -> None:
     """End the unit: under ASGI the response has been sent and closed by now."""
     request.in_handler = False
-    if error is not None:
+    if error is not None and not _is_of_sending(error, request):
         escaped(request, error)
     request.end()
+
+
+def _is_of_sending(error: BaseException, request: Request) -> bool:
+    """Tell whether a server under ASGI would not send on, because the client has gone away.
+
+    It then raises an ``OSError``; one that the response's own iterator raises came through Django's
+    response.
+    """
+    if request.first_byte is None or not isinstance(error, OSError):
+        return False
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") == "django.http.response":
+            return False
+        trace = trace.tb_next
+    return True
 
 
 def _begin(request: Request, method: Any) -> None:
@@ -361,11 +380,76 @@ def answered(
     # First of all: whatever fails below, the unit must end.
     if request.task is None:  # WSGI: what ASGI has begun ends in asgi_returned
         # Django offers no other way.
-        result._resource_closers.append(request.end)  # noqa: SLF001
+        result._resource_closers.append(_closer(request, result))  # noqa: SLF001
     request.name = view_name(args[1])
     _answer_with_id(request, result)
     if work.detail_wanted:
         _note_detail(request, args[1], result)
+
+
+def _closer(request: Request, response: Any) -> Any:
+    """Return what is to be called when *response* is closed."""
+    if getattr(response, "streaming", False):
+        return partial(_stream_closed, request, id(_under_way()))
+    return request.end
+
+
+def _stream_closed(request: Request, before: int) -> None:
+    """End a request whose answer was a stream, which may have raised: WSGI servers close it then.
+
+    *before* is the identity of the exception that somebody further out handled already when the
+    request was answered; of ``None``, as a rule.
+    """
+    try:
+        error = _under_way()
+        if (
+            error is not None
+            and id(error) != before
+            and not request.muted
+            and not _is_the_servers(error)
+        ):
+            escaped(request, error)
+    except Exception:  # Django, which calls this, would hide it
+        guard.swallow(_stream_closed)
+    request.end()
+
+
+def _under_way() -> BaseException | None:
+    """Return the exception that is being handled.
+
+    Before it closes a response, uWSGI has printed what the stream raised. Where it serves several
+    requests at once, what was printed last may be of another one.
+    """
+    error = sys.exc_info()[1]
+    if error is None and getattr(sys.modules.get("uwsgi"), "cores", 0) == 1:
+        error = getattr(sys, "last_value", None)
+    return error
+
+
+def _is_the_servers(error: BaseException) -> bool:
+    """Tell whether a server that closes a stream has raised *error* itself: the client is gone.
+
+    Where it cannot be told, what is an ``OSError`` is the server's.
+    """
+    trace = error.__traceback__
+    if trace is None or sys.exc_info()[1] is None:  # uWSGI's own have no traceback
+        return trace is None
+    # From the function that closes: the server's, or that of a middleware of WSGI's.
+    passed = []
+    while trace is not None:
+        passed.append(trace.tb_frame)
+        trace = trace.tb_next
+    if any(map(frames.is_application, passed)):
+        return False
+    if len(passed) == 1:  # C: a socket's method, or an iterator
+        return isinstance(error, OSError)
+    # A server may leave its socket to another library, but what else it raises, it raises itself.
+    decisive = passed[1 if isinstance(error, OSError) else -1]
+    return _package_of(decisive) == _package_of(passed[0])
+
+
+def _package_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
 def created(
@@ -451,11 +535,13 @@ def exception_converted(
 def escaped(request: Request, error: BaseException) -> None:
     """Count an exception that left the handler (``DEBUG_PROPAGATE_EXCEPTIONS``, a broken one).
 
-    What is no ``Exception`` is no error of the application's: a client goes away, a server stops
-    (``SystemExit``, asyncio's ``CancelledError``, gevent's ``GreenletExit``).
+    Or that a stream has raised, which fails whatever status has been sent. What is no ``Exception``
+    is no error of the application's: a client goes away, a server stops (``SystemExit``, asyncio's
+    ``CancelledError``, gevent's ``GreenletExit``).
     """
     if isinstance(error, Exception):
         request.status = request.status or 500
+        request.failed = True
         _count_exception(request, error, request.name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.processes import REPOSITORY, clean_environment
+from tests.docs.test_snippets import snippets
+from tests.helpers.processes import REPOSITORY, clean_environment, running
 
 README = REPOSITORY / "README.md"
 
@@ -30,6 +32,30 @@ def test_table_is_what_the_command_prints(table: str) -> None:
     written = readme.partition(f"<!-- {table} -->")[2].partition(f"<!-- /{table} -->")[0].strip()
 
     assert written.splitlines() == printed.splitlines()
+
+
+@pytest.mark.host_only
+def test_the_demonstration(tmp_path: Path) -> None:
+    """In a fresh copy of the repository the documented command, with `--once`, is all it takes to see the documented tables."""
+    (command,) = (text for text in snippets("README.md", "sh") if text.endswith("demo\n"))
+    left_out = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist")
+    checkout = shutil.copytree(REPOSITORY, tmp_path / "checkout", ignore=left_out)
+
+    with running(["sh", "-c", f"{command.rstrip()} --once"], cwd=checkout) as demonstration:
+        status = demonstration.wait(280)
+        # What pip says where it finds no index.
+        if "(from versions: none)" in demonstration.stderr and os.environ.get("CI") != "true":
+            pytest.skip("no package index can be reached")
+        assert status == 0
+        shown, printed = headings(snippets("README.md", "text")[0]), headings(demonstration.stdout)
+
+    assert len(shown) == 3
+    assert shown <= printed
+
+
+def headings(text: str) -> set[str]:
+    """Return the lines above rules, with single spaces."""
+    return {" ".join(line.split()) for line in re.findall(r"^(.+)\n─+$", text, re.MULTILINE)}
 
 
 def test_continuous_integration_runs_the_readmes_command(tmp_path: Path) -> None:

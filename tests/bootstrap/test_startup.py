@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import os
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
 import zipfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 from introspect.agent.settings import FALSE_WORDS, TRUE_WORDS
@@ -22,11 +26,14 @@ from tests.bootstrap.launching import (
     python,
     told,
 )
+from tests.helpers import rawhttp
 from tests.helpers.processes import introspect_run
+from tests.helpers.serve import serve
 from tests.helpers.site import PROJECT, Site
 from tests.helpers.statsd import StatsdListener
 
 OURS = "sorted(name for name in sys.modules if name.partition('.')[0] in ('introspect', 'wrapt', 'statsd', 'psutil'))"
+FINDERS = "sum(type(finder).__name__ == 'DjangoFinder' for finder in sys.meta_path)"
 PATCHED = "'introspect.agent.patching' in sys.modules and bool(sys.modules['introspect.agent.patching'].status())"
 
 
@@ -514,6 +521,17 @@ class TestReloader:
 
         assert told(PATCHED, first=first, env=environment(**variables)) is patched
 
+    def test_real(self, stocked_site: Site, statsd: StatsdListener) -> None:
+        """Of a real runserver and its reloader the agent starts in the one that serves, and nowhere else."""
+        command = [sys.executable, str(PROJECT / "manage.py"), "runserver", "{host}:{port}"]
+        env = stocked_site.environment(INTROSPECT_STATSD=statsd.address, INTROSPECT_DEBUG="1")
+        with serve([*introspect_run(), *command], env, PROJECT) as server:
+            assert rawhttp.get(f"{server.base_url}/plain/").status == 200
+            (child,) = psutil.Process(server.pid).children()
+            started = re.findall(r"started in process (\d+)", server.stderr)
+
+        assert started == [str(child.pid)]
+
 
 class TestImportSystem:
     """Modules that are hooked look as they look without us."""
@@ -580,15 +598,30 @@ class TestImportSystem:
         )
 
     def test_two_launchers_in_one_another(self) -> None:
-        """Under two start-up files, of two environments, the agent starts once and stands down once."""
-        done = launched(
-            *introspect_run(),
-            sys.executable,
-            "-c",
-            f"{IMPORT_DJANGO}, django.template, sys; print(sum('DjangoFinder' in type(f).__name__ for f in sys.meta_path))",
-        )
+        """In a launch within a launch the agent starts once and stands down once."""
+        code = f"import sys; print({FINDERS}); {IMPORT_DJANGO}; print({FINDERS})"
+        done = launched(*introspect_run(), sys.executable, "-c", code)
 
-        assert (done.stdout, done.stderr) == (b"0\n", b"")
+        assert (done.stdout, done.stderr) == (b"1\n0\n", b"")
+
+    @pytest.mark.parametrize("is_first", [False, True], ids=["behind ours", "ahead of ours"])
+    def test_two_startup_files(self, tmp_path: Path, is_first: bool) -> None:
+        """Under two start-up files, of two environments, the agent starts once, each patch is applied once, and neither is left behind."""
+        other = shutil.copytree(STARTUP_FOLDER, tmp_path / "startup")
+        folders = (
+            [str(other), str(STARTUP_FOLDER)] if is_first else [str(STARTUP_FOLDER), str(other)]
+        )
+        env = environment(PYTHONPATH=os.pathsep.join(folders), INTROSPECT_DEBUG="1")
+        first = (
+            f"import sys; before = {FINDERS}\n"
+            f"{IMPORT_DJANGO}, inspect; from django.template import Template\n"
+            "wrapped = []; inspect.unwrap(Template.render, stop=wrapped.append)"
+        )
+        facts = f"[before, {FINDERS}, len(wrapped), {PATCHED}, [f for f in {folders!r} if f in sys.path]]"
+        done = python(f"{first}\nprint({facts})", agent=False, env=env)
+
+        assert done.stdout.decode() == "[2, 0, 1, True, []]\n"
+        assert done.stderr.count(b"started in process") == 1
 
 
 @pytest.mark.parametrize("flag", ["-E", "-I", "-S"])

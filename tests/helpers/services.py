@@ -129,16 +129,22 @@ def private_redis() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def private_etsy_statsd() -> Iterator[int]:
-    """Start Etsy's statsd, which receives on a UDP port and tells what it received on the same TCP port; give that."""
+def private_etsy_statsd(tcp_port: int = 0) -> Iterator[int]:
+    """Start Etsy's statsd, which receives on a UDP port and tells what it received on the same TCP port; give that.
+
+    With `tcp_port` it receives there, by TCP, as well.
+    """
     if not STATSD_PACKAGE.exists():
         raise UnavailableError("Etsy's statsd is not installed; `python3 -m tests` does that")
     node, port = _program("node", "nodejs"), free_port()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "config.js")
+        servers = [f'{{server: "./servers/udp", port: {port}, address: "{LOOPBACK}"}}']
+        if tcp_port:
+            servers += [f'{{server: "./servers/tcp", port: {tcp_port}, address: "{LOOPBACK}"}}']
         # An interval that no test outlives: nothing is flushed, so everything can still be asked for.
         config.write_text(
-            f'{{port: {port}, address: "{LOOPBACK}", mgmt_port: {port}, mgmt_address: "{LOOPBACK}",'
+            f'{{servers: [{", ".join(servers)}], mgmt_port: {port}, mgmt_address: "{LOOPBACK}",'
             " flushInterval: 86400000, backends: [], title: false, automaticConfigReload: false}"
         )
         with running([node, str(STATSD_PACKAGE / "stats.js"), str(config)], cwd=folder):
@@ -157,13 +163,13 @@ SERVICES = (POSTGRESQL, MARIADB, REDIS, ETSY_STATSD)
 class EtsyStatsd:
     """A running statsd of Etsy's: where to send to, and what it says of what it received."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, address: str = "") -> None:
         self.host, self.port = host, port
-        self.address = f"udp://{host}:{port}"
+        self.address = address or f"udp://{host}:{port}"
 
     def catch_up(self) -> None:
         """Return once it has read all that has been sent to it by now."""
-        name = send_mark(self.host, self.port)
+        name = send_mark((self.host, self.port))
         wait_until(lambda: name in self.counters(), what="what Etsy's statsd is sent")
 
     def wait_for_count(self, beginning: str, expected: float) -> None:

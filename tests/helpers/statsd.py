@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.helpers.ports import LOOPBACK
 
@@ -29,11 +30,16 @@ _LINES_SHOWN = 200
 _MARK = "mark"
 
 
-def send_mark(host: str, port: int) -> str:
+def send_mark(
+    address: tuple[str, int] | str,
+    family: int = socket.AF_INET,
+    kind: int = socket.SOCK_DGRAM,
+) -> str:
     """Count a name that nobody else has, and return it: once it has arrived, so has all that was sent before."""
     name = f"{_MARK}.{uuid.uuid4().hex}"
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        sender.sendto(f"{name}:1|c".encode(), (host, port))
+    with socket.socket(family, kind) as sender:
+        sender.connect(address)
+        sender.sendall(f"{name}:1|c\n".encode())
     return name
 
 
@@ -85,16 +91,28 @@ def parse_line(raw: str) -> Line:
 class StatsdListener:
     """A StatsD server for one test: it receives in a thread and keeps what came.
 
-    `address` is what INTROSPECT_STATSD takes.  A line that bends the grammar is kept in `malformed`, and `close()`
-    fails the test that received it.
+    `address` is what INTROSPECT_STATSD takes: UDP by default, `tcp`, or a Unix socket at `path`, which takes datagrams
+    (`unix-datagram`) or connections (`unix-stream`).  A line that bends the grammar is kept in `malformed`, and
+    `close()` fails the test that received it.
     """
 
-    def __init__(self) -> None:
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    def __init__(self, way: str = "udp", path: Path | None = None) -> None:
+        is_datagram = way in ("udp", "unix-datagram")
+        self.socket = socket.socket(
+            socket.AF_INET if path is None else socket.AF_UNIX,
+            socket.SOCK_DGRAM if is_datagram else socket.SOCK_STREAM,
+        )
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-        self.socket.bind((LOOPBACK, 0))
-        self.host, self.port = self.socket.getsockname()
-        self.address = f"udp://{self.host}:{self.port}"
+        self.socket.bind((LOOPBACK, 0) if path is None else str(path))
+        if path is None:
+            self.host, self.port = self.socket.getsockname()
+            self.address = f"{way}://{self.host}:{self.port}"
+        else:
+            self.address = f"unix://{path}"
+        if not is_datagram:
+            self.socket.listen()
+        # Each connection, with what has come of a line whose end has not.
+        self._connections: dict[socket.socket, bytes] = {}
         self.malformed: list[str] = []
         self._datagrams: list[bytes] = []
         self._lines: list[Line] = []
@@ -156,7 +174,7 @@ class StatsdListener:
 
     def catch_up(self) -> None:
         """Return once all that has been sent here by now has come: nothing is to be waited for that was never sent."""
-        name = send_mark(self.host, self.port)
+        name = send_mark(self.socket.getsockname(), self.socket.family, self.socket.type)
         self.wait_for(lambda listener: name in listener._marks)
 
     def settle(self, quiet: float = 0.3) -> None:
@@ -181,11 +199,31 @@ class StatsdListener:
 
     def _receive(self) -> None:
         while True:
-            ready, _, _ = select.select([self.socket, self._closing], [], [])
-            if self.socket in ready:
-                self._keep(self.socket.recv(65_535))
-            elif self._closing in ready:
+            ready, _, _ = select.select([self.socket, *self._connections, self._closing], [], [])
+            if ready == [self._closing]:
+                break
+            for readable in ready:
+                if readable is not self._closing:
+                    self._take_from(readable)
+        for connection in self._connections:
+            connection.close()
+
+    def _take_from(self, readable: socket.socket) -> None:
+        if self.socket.type == socket.SOCK_DGRAM:
+            self._keep(readable.recv(65_535))
+        elif readable is self.socket:
+            self._connections[readable.accept()[0]] = b""
+        else:
+            data = readable.recv(65_536)
+            lines, _, rest = (self._connections.pop(readable) + data).rpartition(b"\n")
+            if lines:
+                self._keep(lines)
+            if data:
+                self._connections[readable] = rest
                 return
+            readable.close()
+            if rest:
+                self.malformed.append(f"cut off by the end of its connection: {rest!r}")
 
     def _keep(self, datagram: bytes) -> None:
         lines = datagram.decode("utf-8", "backslashreplace").rstrip("\n").split("\n")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +93,28 @@ def test_malformed_datagram_fails_the_test_that_received_it() -> None:
     listener.wait_for(lambda received: received.malformed)
 
     with pytest.raises(AssertionError, match="undotted"):
+        listener.close()
+
+
+def test_lines_of_connections_are_read_however_they_are_cut(tmp_path: Path) -> None:
+    """Of what comes by connections, each line counts once it is whole, and one that stays cut off fails the test."""
+    listener = StatsdListener("unix-stream", tmp_path / "statsd.sock")
+    with contextlib.ExitStack() as stack:
+        one, other = (
+            stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) for _ in range(2)
+        )
+        for connection in (one, other):
+            connection.connect(str(tmp_path / "statsd.sock"))
+        for connection, piece in (
+            (one, b"a.hits:1|c\na.h"),
+            (other, b"b.hits:2|c\nb."),
+            (one, b"its:4|c\n"),
+        ):
+            connection.sendall(piece)
+            listener.catch_up()
+        assert [line.raw for line in listener.lines] == ["a.hits:1|c", "b.hits:2|c", "a.hits:4|c"]
+
+    with pytest.raises(AssertionError, match=r"cut off .* b'b\.'"):
         listener.close()
 
 

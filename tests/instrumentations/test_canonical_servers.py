@@ -317,6 +317,23 @@ def test_a_request_that_fails(running: Story) -> None:
     assert event["table"] == "books_book"
 
 
+def test_a_stream_that_breaks(running: Story, listener: StatsdListener) -> None:
+    """A stream that raises in the middle: level ERROR, exception with its place, what it had done, and the status that was sent."""
+    listener.settle()
+    listener.clear()
+    assert fetch(running, "/stream-error/", "breaks-0001").status == 200
+    line = running.request("breaks-0001")
+    listener.wait_for_count("story.response.200", 1)
+
+    assert line["level"] == "ERROR"
+    assert line["status"] == 200
+    assert line["message"].startswith("GET /stream-error/ 200 ")
+    assert line["exception"]["class"] == "ValueError"
+    assert line["exception"]["place"].startswith("books/views.py:")
+    assert "default.select" in [event["name"] for event in line["events"]]
+    assert listener.count("story.exception.ValueError.books_views_stream_error") == 1
+
+
 def test_a_page_that_is_missing(running: Story) -> None:
     """A missing page is no error of the server's, and its path is no view."""
     fetch(running, "/nowhere/", "missing-0001")
@@ -371,9 +388,9 @@ def test_a_user_that_the_application_has_set(running: Story) -> None:
     assert running.request("assigned-0001")["user_id"] == 77
 
 
-@pytest.mark.parametrize("server", ["sync", "gevent", "uvicorn"])
+@pytest.mark.parametrize("server", ["sync", "gthread", "gevent", "runserver", "uvicorn"])
 def test_a_client_that_goes_away(stocked_site: Site, tmp_path: Path, server: str) -> None:
-    """A request whose client has gone away has its line, once."""
+    """A request whose client has gone away, also in the middle of a stream, has its line, once, and has not failed."""
     if server == "uvicorn" and VERSION < (5, 0):
         pytest.skip("Django notices under ASGI that a client has gone away from 5.0 on")
     with story(server, stocked_site, tmp_path / "log") as running:
@@ -390,6 +407,8 @@ def test_a_client_that_goes_away(stocked_site: Site, tmp_path: Path, server: str
 
     assert line["path"] == path
     assert line["status"] == (None if server == "uvicorn" else 200)
+    assert line["level"] == "INFO"
+    assert "exception" not in line
     if server == "uvicorn":
         assert "aborted" in line["message"]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django import VERSION
 from django.http import HttpRequest, HttpResponse, HttpResponseServerError
 from django.urls import path, re_path
 from django.views import debug
@@ -72,6 +73,12 @@ def boom_after_user(request: HttpRequest) -> HttpResponse:
     raise ValueError(f"asked by {request.user.is_authenticated}")
 
 
+async def boom_after_auser(request: HttpRequest) -> HttpResponse:
+    """Fail after having looked at the user from the event loop."""
+    user = await request.auser()
+    raise ValueError(f"asked by {user.is_authenticated}")
+
+
 def fine(request: HttpRequest) -> HttpResponse:
     """Answer without a look at anybody."""
     return HttpResponse("fine")
@@ -82,6 +89,12 @@ def database_error(request: HttpRequest) -> HttpResponse:
     from django.db import OperationalError
 
     raise OperationalError("server closed the connection unexpectedly")
+
+
+def database_error_after_user(request: HttpRequest) -> HttpResponse:
+    """Fail as a view does whose database has gone away after it had looked at the user."""
+    request.user.is_authenticated  # noqa: B018  it is lazy
+    return database_error(request)
 
 
 def chained(error: BaseException, *, how: str) -> None:
@@ -194,8 +207,10 @@ PATTERNS = [
     path("stubborn/", stubborn_locals),
     re_path("^boom/[^/]+/$", boom),
     path("boom-after-user/", boom_after_user),
+    path("boom-after-auser/", boom_after_auser),
     path("fine/", fine),
     path("database/", database_error),
+    path("database-after-user/", database_error_after_user),
     path("database-below/<how>/", database_error_below),
     path("other-below/<how>/", other_error_below),
     path("broken-sql/", broken_sql),
@@ -358,6 +373,27 @@ def test_whatever_fails_has_a_page(start_agent: Start, site: Site, fetch: Fetch,
 
     assert answer.status == 500
     assert f"<title>ValueError at {url}</title>" in text_of(answer)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/boom-after-user/",
+        pytest.param(
+            "/boom-after-auser/",
+            marks=pytest.mark.skipif(VERSION < (5, 0), reason="Django has it from 5.0 on"),
+        ),
+    ],
+)
+def test_a_superuser_whom_the_view_has_loaded(
+    start_agent: Start, site: Site, fetch: Fetch, url: str
+) -> None:
+    """A superuser whose user the view has already loaded sees the page."""
+    start_agent(SUPERUSER_ERRORS="1")
+
+    text = text_of(get(fetch, url, site.cookies["root"]))
+
+    assert f"<title>ValueError at {url}</title>" in text
 
 
 def test_under_debug_everybody_sees_the_page_that_django_makes(
@@ -552,6 +588,28 @@ def test_the_database_is_down(start_agent: Start, site: Site, fetch: Fetch) -> N
 
     assert get(fetch, "/database/", site.cookies["root"]).comparable() == without
     assert not agent.counts("db.default.")
+
+
+@pytest.mark.parametrize("group", ["", "on call"])
+def test_the_database_is_down_after_the_view_has_loaded_the_user(
+    start_agent: Start, site: Site, fetch: Fetch, group: str
+) -> None:
+    """A superuser who is loaded already sees the page, as nothing needs to be asked; for a group it would, and nobody does."""
+    from django.contrib.auth.models import Group, User
+
+    url, cookie = "/database-after-user/", site.cookies["root"]
+    User.objects.get(username="root").groups.add(Group.objects.create(name="on call"))
+    without = get(fetch, url, cookie).comparable()
+    agent = start_agent(SUPERUSER_ERRORS="1", SUPERUSER_GROUP=group)
+    agent.clear()
+
+    answer = get(fetch, url, cookie)
+
+    if group:
+        assert answer.comparable() == without
+    else:
+        assert f"<title>OperationalError at {url}</title>" in text_of(answer)
+    assert agent.counts("db.default.") == {"db.default.select": 2}  # the view's
 
 
 HOW = ["from", "from another", "from None", "in a cycle", "far away"]

@@ -15,11 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.conftest import available
+from tests.docs.test_snippets import snippets
 from tests.helpers import rawhttp
-from tests.helpers.ports import LOOPBACK
-from tests.helpers.processes import introspect_run, script
+from tests.helpers.ports import LOOPBACK, free_port
+from tests.helpers.processes import introspect_run, script, wait_until
 from tests.helpers.serve import Server, serve
-from tests.helpers.services import EtsyStatsd
+from tests.helpers.services import EtsyStatsd, private_etsy_statsd
 from tests.helpers.site import PROJECT, SERVICE, Site
 from tests.helpers.statsd import StatsdListener
 
@@ -34,6 +36,7 @@ _UWSGI = [
     "--die-on-term",
 ]
 _UWSGI += ["--module=shop.wsgi", f"--virtualenv={sys.prefix}"]
+_RUNSERVER = [sys.executable, str(PROJECT / "manage.py"), "runserver", "{host}:{port}"]
 
 SERVERS = {
     "gunicorn-sync": [*_GUNICORN, "--worker-class=sync", "shop.wsgi"],
@@ -42,7 +45,8 @@ SERVERS = {
     "gunicorn-uvicorn": [*_GUNICORN, "--worker-class=uvicorn_worker.UvicornWorker", "shop.asgi"],
     "uvicorn": [script("uvicorn"), "--host={host}", "--port={port}", "shop.asgi:application"],
     "daphne": [script("daphne"), "-b", "{host}", "-p", "{port}", "shop.asgi:application"],
-    "runserver": [sys.executable, str(PROJECT / "manage.py"), "runserver", "{host}:{port}"],
+    "runserver": _RUNSERVER,
+    "runserver-daphne": [*_RUNSERVER, "--settings=shop.daphne_settings"],
     "uwsgi": _UWSGI,
 }
 
@@ -56,7 +60,11 @@ VARIANTS = [
     *((name, ("--max-requests=5",)) for name in SERVERS if name.startswith("gunicorn")),
     ("gunicorn-gthread", ("--preload", "--max-requests=5")),
     ("uvicorn", ("--workers=2",)),
+    ("uvicorn", ("--reload",)),
+    ("uvicorn", ("--loop=asyncio",)),  # else it takes uvloop's, where that is installed
     ("uwsgi", ("--enable-threads",)),
+    ("uwsgi", ("--lazy-apps",)),
+    ("uwsgi", ("--py-call-uwsgi-fork-hooks",)),
     ("uwsgi", ("--max-requests=5",)),
     ("uwsgi", ("--max-requests=5", "--skip-atexit")),
 ]
@@ -174,20 +182,61 @@ def test_same_bytes_and_each_request_counted_once(
     """Under the agent a server answers what it did without, chunk by chunk, and every request is counted exactly once."""
     if name == "gunicorn-gevent" and sys.version_info >= (3, 14):
         pytest.skip("gunicorn's gevent worker does not answer there without the agent either")
-    expected = plain_answers(name)
-    statuses = collections.Counter(int(status_line.split()[1]) for status_line, _, _ in expected)
-
     with under_agent(words(name, options), stocked_site, statsd) as server:
-        got = answers(server)
-        for (path, headers), before, after in zip(REQUESTS, expected, got, strict=True):
-            assert after == before, (path, headers)
-        statsd.wait_for_count(f"{SERVICE}.request", len(REQUESTS))
+        assert_answers(server, plain_answers(name), statsd)
+    assert_counts(plain_answers(name), statsd)
+
+
+def assert_answers(server: Server, expected: list[object], statsd: StatsdListener) -> None:
+    """Assert that a server answers every request as expected, and wait until as many have been counted."""
+    got = answers(server)
+    for (path, headers), before, after in zip(REQUESTS, expected, got, strict=True):
+        assert after == before, (path, headers)
+    statsd.wait_for_count(f"{SERVICE}.request", len(REQUESTS))
+
+
+def assert_counts(expected: list[object], statsd: StatsdListener) -> None:
+    """Assert that every request has been counted exactly once, with its view and status."""
+    statuses = collections.Counter(int(status_line.split()[1]) for status_line, _, _ in expected)
 
     assert statsd.count(f"{SERVICE}.request") == len(REQUESTS)
     assert {status: statsd.count(f"{SERVICE}.response.{status}") for status in statuses} == statuses
     assert sum(
         line.weight for line in statsd.lines if line.name.startswith(f"{SERVICE}.view.")
     ) == len(REQUESTS)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--ini={folder}/mysite.ini", "--http-socket={host}:{port}"),
+        ("--emperor={folder}", "--vassal-set=http-socket={host}:{port}"),
+    ],
+    ids=["ini", "emperor"],
+)
+def test_uwsgis_documented_file(
+    options: tuple[str, ...],
+    stocked_site: Site,
+    statsd: StatsdListener,
+    plain_answers: Callable[[str], list[object]],
+    tmp_path: Path,
+) -> None:
+    """The settings in the documented file hold, for itself and for an emperor's vassal: same bytes, each request counted once."""
+    (text,) = snippets("docs/servers/uwsgi.md", "ini")
+    for documented, here in (
+        ("module = mysite.wsgi", f"module = shop.wsgi\nvirtualenv = {sys.prefix}"),
+        ("udp://127.0.0.1:8125", statsd.address),
+    ):
+        assert documented in text
+        text = text.replace(documented, here)
+    (tmp_path / "mysite.ini").write_text(text)
+    command = [script("uwsgi"), *(word.replace("{folder}", str(tmp_path)) for word in options)]
+    env = stocked_site.environment(INTROSPECT_STATSD="off")
+
+    with serve([*introspect_run(), *command, "--die-on-term"], env, PROJECT) as server:
+        assert_answers(server, plain_answers("uwsgi"), statsd)
+        statsd.settle()
+    assert_counts(plain_answers("uwsgi"), statsd)
 
 
 @pytest.mark.parametrize("name", SERVERS)
@@ -229,6 +278,23 @@ def test_a_client_that_leaves_early_is_counted_once(
 
     assert statsd.count(f"{SERVICE}.request") in {1, 2}  # a server may notice before it asks Django
     assert statsd.count(f"{SERVICE}.view.books_views_async_slow.GET") <= 1
+
+
+# Under daphne the client is left to wait for the rest, agent or not.
+@pytest.mark.parametrize("name", [name for name in SERVERS if "daphne" not in name])
+def test_an_exception_in_the_midst_of_a_stream(
+    name: str, stocked_site: Site, statsd: StatsdListener
+) -> None:
+    """What a streamed response raises is counted once under its view, whoever sends it, and its request once, with the status that was sent."""
+    with under_agent(SERVERS[name], stocked_site, statsd) as server:
+        assert rawhttp.get(f"{server.base_url}/stream-error/").status == 200
+        statsd.wait_for_count(f"{SERVICE}.request", 1)
+    statsd.catch_up()
+
+    assert statsd.count(f"{SERVICE}.request") == statsd.count(f"{SERVICE}.response.200") == 1
+    assert statsd.count(f"{SERVICE}.view.books_views_stream_error.GET") == 1
+    exceptions = [line.name for line in statsd.lines if ".exception." in line.name]
+    assert exceptions == [f"{SERVICE}.exception.ValueError.books_views_stream_error"]
 
 
 @pytest.mark.parametrize("name", ["gunicorn-gthread", "uvicorn", "daphne"])
@@ -381,6 +447,39 @@ def test_uwsgi_without_threads_reaches_statsd_over_tcp(stocked_site: Site) -> No
                 received = b""
                 while received.count(b"shop.request:") < count:
                     received += connection.recv(65_536)
+
+
+@contextlib.contextmanager
+def reached_by(way: str, folder: Path) -> Iterator[StatsdListener | EtsyStatsd]:
+    """Give a StatsD server that is reached in another way than by UDP."""
+    if way == "etsy-tcp":
+        tcp_port = free_port()
+        with available(lambda: private_etsy_statsd(tcp_port)) as port:
+            yield EtsyStatsd(LOOPBACK, port, f"tcp://{LOOPBACK}:{tcp_port}")
+    else:
+        path = folder / "statsd.sock" if way.startswith("unix") else None
+        with contextlib.closing(StatsdListener(way, path)) as listener:
+            yield listener
+
+
+@pytest.mark.parametrize(
+    "way",
+    ["unix-datagram", "unix-stream", "tcp", pytest.param("etsy-tcp", marks=pytest.mark.host_only)],
+)
+def test_every_way_to_statsd(way: str, stocked_site: Site, tmp_path: Path) -> None:
+    """By a Unix socket of either kind and by TCP, once the way is open, each request is counted once at the other end."""
+    lost, counted = f"{SERVICE}.response.404", f"{SERVICE}.response.200"
+    command = [*introspect_run(), *SERVERS["gunicorn-gthread"], "--workers=1"]
+    with reached_by(way, tmp_path) as statsd:
+        env = stocked_site.environment(INTROSPECT_STATSD=statsd.address)
+        with serve(command, env, PROJECT) as server:
+            # Only for so long does the first request wait for a connection: it may cost that one's lines.
+            wait_until(lambda: rawhttp.get(f"{server.base_url}/nowhere/") and statsd.count(lost))
+            for number in range(1, 21):
+                assert rawhttp.get(f"{server.base_url}/plain/").status == 200
+                statsd.wait_for_count(counted, number)
+        statsd.catch_up()
+        assert statsd.count(counted) == 20
 
 
 def test_etsy_statsd_accepts_every_line(stocked_site: Site, etsy_statsd: EtsyStatsd) -> None:

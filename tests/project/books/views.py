@@ -80,10 +80,10 @@ def stream(request):
 
 
 def stream_error(request):
-    """Stream one line, then raise."""
+    """Stream one line from the database, then raise."""
 
     def lines():
-        yield "one\n"
+        yield f"{Book.objects.count()}\n"
         raise ValueError("in the middle of a stream")
 
     return StreamingHttpResponse(lines(), content_type="text/plain")

@@ -2,7 +2,6 @@
 
 PROJECT_DATABASE   sqlite:////path (default: beside manage.py), postgresql://user@host:port/name,
                    mysql://user@host:port/name
-PROJECT_PSYCOPG    2: use psycopg2 although psycopg 3 is installed
 PROJECT_OUTGOING   the URL that /outgoing/ calls
 PROJECT_DEBUG      1: DEBUG is on
 PROJECT_CACHE      a Redis URL; by default the cache is in memory
@@ -10,7 +9,6 @@ PROJECT_CACHE      a Redis URL; by default the cache is in memory
 
 import importlib.util
 import os
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -66,9 +64,6 @@ TEMPLATES = [
         },
     }
 ]
-
-if os.environ.get("PROJECT_PSYCOPG") == "2":
-    sys.modules["psycopg"] = None  # Django takes psycopg2 when the import of psycopg fails
 
 
 def database(url):
