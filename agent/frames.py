@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from types import CodeType, FrameType, TracebackType
+    from types import FrameType, TracebackType
 
 # Frames looked at before giving up: each costs about 0.1 µs.
 DEEPEST = 100
@@ -26,7 +26,7 @@ def place_of(trace: TracebackType | None) -> str | None:
         trace = trace.tb_next
     fallback = None
     for frame, number in reversed(places):
-        kind = _kind_of(frame.f_code)
+        kind = _kind_of(frame.f_code.co_filename)
         if kind == "application":
             return _shown(frame, number)
         if kind in ("library", "standard") and fallback is None:
@@ -44,7 +44,7 @@ def caller() -> str:
     for _ in range(DEEPEST):
         if frame is None:
             break
-        kind = _kind_of(frame.f_code)
+        kind = _kind_of(frame.f_code.co_filename)
         if kind in ("application", "library"):
             return _shown(frame, frame.f_lineno)
         if kind == "handler":
@@ -55,26 +55,15 @@ def caller() -> str:
 
 def is_application(frame: FrameType) -> bool:
     """Tell whether a frame is of the application's own code."""
-    return _kind_of(frame.f_code) == "application"
+    return _kind_of(frame.f_code.co_filename) == "application"
 
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _HANDLERS = tuple(os.path.join("core", "handlers", name) for name in ("wsgi.py", "asgi.py"))
-_kinds: dict[CodeType, str] = {}
-
-
-def _kind_of(code: CodeType) -> str:
-    kind = _kinds.get(code)
-    if kind is None:
-        kind = _kind_of_file(code.co_filename)
-        if len(_kinds) > 10_000:  # noqa: PLR2004  code made at run time, by `exec`, has no end
-            _kinds.clear()
-        _kinds[code] = kind
-    return kind
 
 
 @functools.lru_cache(maxsize=4096)
-def _kind_of_file(filename: str) -> str:
+def _kind_of(filename: str) -> str:
     path = os.path.abspath(filename)
     if path.startswith(_our_folders()):
         return "ours"

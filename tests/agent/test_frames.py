@@ -114,10 +114,24 @@ def test_the_place_of_an_error_in_django_alone() -> None:
     assert frames.place_of(None) is None
 
 
-def test_code_made_at_run_time_is_bounded() -> None:
-    """Functions that are made again and again are not remembered without end."""
-    for number in range(10_100):
+def test_the_same_code_in_two_files(tmp_path: Path) -> None:
+    """A function that stands alike on the same line of a library and of the application is each one's own."""
+    kinds = []
+    for folder in ("site-packages", "application"):
         names: dict[str, Any] = {}
-        exec("def f(g): return g()", names)
+        file = tmp_path / folder / "module.py"
+        exec(compile("import sys\ndef f(): return sys._getframe()", str(file), "exec"), names)
+        kinds.append(frames.is_application(names["f"]()))
+
+    assert kinds == [False, True]
+
+
+def test_files_are_remembered_within_bounds() -> None:
+    """Code of ever more files, as templates that are compiled make it, is not remembered without end."""
+    for number in range(5_000):
+        names: dict[str, Any] = {}
+        exec(compile("def f(g): return g()", f"/made/up/{number}.py", "exec"), names)
         names["f"](frames.caller)
-        assert len(frames._kinds) <= 10_001, number
+
+    assert frames._kind_of.cache_info().currsize <= 4096
+    assert frames._short.cache_info().currsize <= 4096
