@@ -66,10 +66,16 @@ def register_with_multiprocessing() -> None:
         if not _is_told_of_children:
             util.register_after_fork(run, _run_at_the_end_of_child)
             _is_told_of_children = True
-        if sys.modules["multiprocessing.process"].parent_process() is not None:
+        if is_child_of_multiprocessing():
             _run_at_the_end_of_child(run)
     except Exception:  # half imported, by another thread: it has no children yet
         pass
+
+
+def is_child_of_multiprocessing() -> bool:
+    """Tell whether multiprocessing has started this process."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None
 
 
 def _run_at_the_end_of_child(step: Callable[[], None]) -> None:

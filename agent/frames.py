@@ -59,6 +59,7 @@ def is_application(frame: FrameType) -> bool:
 
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_PACKAGES = frozenset({"site-packages", "dist-packages"})  # the latter are Debian's
 _HANDLERS = tuple(os.path.join("core", "handlers", name) for name in ("wsgi.py", "asgi.py"))
 
 
@@ -71,7 +72,7 @@ def _kind_of(filename: str) -> str:
         return "handler" if path.endswith(_HANDLERS) else "django"
     if filename.startswith("<") or path.startswith(_folder_of("asgiref")):
         return "standard"
-    if "site-packages" in path.split(os.sep):
+    if not _PACKAGES.isdisjoint(path.split(os.sep)):
         return "library"
     return "standard" if path.startswith(_standard_library()) else "application"
 

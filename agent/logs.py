@@ -59,7 +59,7 @@ _CREDENTIALS = re.compile(r"(?<=://)[^\s/?#\"'<>]*@")
 # What libraries say, in quotes, of a URL that they cannot use: requests of one without a scheme,
 # http.client (and `int`) of what they take for the port in one with a password.
 _QUOTED_CREDENTIALS = re.compile(
-    r"""(['"]) (?: [^\s/?#"'<>:]+: | (?<=\bport:\ ') | (?<=\bbase\ 10:\ ') ) [^\s/?#"'<>]*@""",
+    r"""((?: Invalid\ URL | were\ found\ for | \bport: | \bbase\ 10: )\ ['"]) [^\s/?#"'<>]*@""",
     re.VERBOSE,
 )
 # Whole words, escaped quotes included as access logs write them, and then a look into each: a

@@ -68,8 +68,8 @@ def _writer(output: Output) -> Callable[[bytes], bool]:
     if output.kind == "udp":
         return Datagrams(output).write
     if output.kind == "tcp":
-        return Shipper(output, TcpDelivery(output.host, output.port)).write
-    return Shipper(output, SplunkDelivery(output)).write
+        return Shipper(output, TcpDelivery(output.host, output.port), ("encodings.idna",)).write
+    return Shipper(output, SplunkDelivery(output), ("requests", "encodings.idna")).write
 
 
 class StandardStream:
@@ -175,6 +175,7 @@ class _Queue:
         self.wake = threading.Event()
         self.unstarted = [True]  # whoever pops it starts the thread: a list's pop is atomic
         self.running = True
+        self.failures = 0  # of the latest deliveries, one behind the other
         self.seconds_at_exit = SECONDS_AT_EXIT
         self.lost = 0  # of the lines, as far as that has been told
 
@@ -198,9 +199,16 @@ class _Queue:
 class Shipper:
     """A bounded queue, and a thread that delivers what is in it, in each process that writes."""
 
-    def __init__(self, output: Output, deliver: TcpDelivery | SplunkDelivery) -> None:
+    def __init__(
+        self,
+        output: Output,
+        deliver: TcpDelivery | SplunkDelivery,
+        imports: tuple[str, ...] = (),
+    ) -> None:
+        """*imports* are the modules that *deliver* needs: see ``import_ahead``."""
         self._output = output
         self._deliver = deliver
+        self._imports = imports
         self._queues: dict[int, _Queue] = {}
         self._queue: _Queue | None = None
         ending.before_end(ending.LINES, self._flush_at_exit)
@@ -239,6 +247,8 @@ class Shipper:
             queue.unstarted.pop()
         except IndexError:  # another thread has
             return
+        # Not before there is a line: gevent, for one, must have patched the standard library.
+        import_ahead(*self._imports)
         queue.running = True
         try:
             threading.Thread(
@@ -253,7 +263,6 @@ class Shipper:
         outgoing.is_in_call.set(True)
         work.leave()
         _own_threads.add((queue.pid, _thread.get_ident()))
-        failures = 0
         while queue.running:
             batch = queue.next_batch()
             if not batch:
@@ -263,24 +272,31 @@ class Shipper:
             try:
                 self._deliver(batch)
                 queue.drop(len(batch))
-                failures = 0
+                queue.failures = 0
             except Exception as error:
                 guard.say(
                     f"wait:{self._output}",
                     f"JSON log lines to {self._output} wait: {type(error).__name__}: {error} "
                     "(INTROSPECT_LOG)",
                 )
-                time.sleep(SECONDS_BETWEEN_TRIES[min(failures, len(SECONDS_BETWEEN_TRIES) - 1)])
-                failures += 1
+                pause = min(queue.failures, len(SECONDS_BETWEEN_TRIES) - 1)
+                queue.failures += 1
+                time.sleep(SECONDS_BETWEEN_TRIES[pause])
 
     def _flush_at_exit(self) -> None:
-        """Wait for the queue as long as it has time left, then tell what is lost."""
+        """Wait for the queue as long as it has time left, then tell what is lost.
+
+        A child of multiprocessing, which a request may be waiting for, waits for no server that has
+        refused its lines.
+        """
         queue = self._queue
         if queue is None or queue.pid != os.getpid():
             return
         deadline = time.monotonic() + queue.seconds_at_exit
         queue.wake.set()
         while queue.lines and queue.running and time.monotonic() < deadline:
+            if queue.failures and ending.is_child_of_multiprocessing():
+                break
             time.sleep(0.01)
         queue.seconds_at_exit = max(0.0, deadline - time.monotonic())
         lost = len(queue.lines) - queue.lost
@@ -298,7 +314,6 @@ class TcpDelivery:
     """logstash's ``json_lines``: lines over one connection, made again when it breaks."""
 
     def __init__(self, host: str, port: int) -> None:
-        import_ahead("encodings.idna")
         self._address = (host, port)
         self._connection: Connection | None = None
 
@@ -349,7 +364,6 @@ class SplunkDelivery:
     """
 
     def __init__(self, output: Output) -> None:
-        import_ahead("requests", "encodings.idna")  # 40 ms, at the agent's start
         scheme = output.kind.removeprefix("splunk+")
         self._url = f"{scheme}://{output.host}:{output.port}/services/collector/event"
         self._authorization = f"Splunk {output.token}"

@@ -139,8 +139,7 @@ def noticed(target: str, notice: Function) -> Patch:
 def rewriting(target: str, rewrite: Function) -> Patch:
     """Call *target*, function or coroutine function, with other arguments.
 
-    ``rewrite(args, kwargs)`` returns both anew. It may return a third thing, a function that is to
-    be called with them instead.
+    ``rewrite(args, kwargs)`` returns both anew.
     """
 
     def wrap(original: Function) -> Function:
@@ -148,23 +147,22 @@ def rewriting(target: str, rewrite: Function) -> Patch:
 
         def changed(args: Any, kwargs: Any) -> Any:
             try:
-                found = change(args, kwargs)
+                return change(args, kwargs)
             except Exception:
                 guard.swallow(change)
-                found = (args, kwargs)
-            return found if len(found) == 3 else (*found, original)  # noqa: PLR2004
+                return args, kwargs
 
         @functools.wraps(original)
         def rewritten(*args: Any, **kwargs: Any) -> Any:
             __traceback_hide__ = True
-            args, kwargs, function = changed(args, kwargs)
-            return function(*args, **kwargs)
+            args, kwargs = changed(args, kwargs)
+            return original(*args, **kwargs)
 
         @functools.wraps(original)
         async def rewritten_coroutine(*args: Any, **kwargs: Any) -> Any:
             __traceback_hide__ = True
-            args, kwargs, function = changed(args, kwargs)
-            return await function(*args, **kwargs)
+            args, kwargs = changed(args, kwargs)
+            return await original(*args, **kwargs)
 
         return rewritten_coroutine if inspect.iscoroutinefunction(original) else rewritten
 

@@ -1,6 +1,7 @@
 """Let a child process inherit the correlation ID of the unit of work that starts it.
 
-The child's environment alone has the ID, never this process's own, which is every thread's.
+The child's environment alone has the ID, never this process's own, which is every thread's: but at
+an ``execv``, with which all threads end.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ import os
 from typing import Any
 
 from introspect.agent import correlation, work
-from introspect.agent.patching import rewriting
+from introspect.agent.patching import rewriting, timed
+from introspect.agent.wrappers import PASS
 
 # Popen(args, bufsize, executable, stdin, stdout, stderr, preexec_fn, close_fds, shell, cwd, env …)
 _ENV_POSITION = 11
@@ -51,10 +53,26 @@ def process_becomes(args: Any, kwargs: Any) -> Any:
     return (args, kwargs) if environ is None else ((*args[:2], environ, *args[3:]), kwargs)
 
 
-def process_becomes_as_it_is(args: Any, kwargs: Any) -> Any:
-    """Let ``execv(path, argv)``, which takes no environment, be an ``execve`` with the ID."""
-    environ = _with_id(None, _of_fork()) if len(args) == 2 and not kwargs else None  # noqa: PLR2004
-    return (args, kwargs) if environ is None else ((*args, environ), kwargs, os.execve)
+def process_is_to_become(_args: Any, _kwargs: Any) -> Any:
+    """Add the ID to this process's own environment, which is what ``execv`` hands on.
+
+    Not to a copy, for an ``execve``: C libraries may have added to it what Python does not know.
+    """
+    correlation_id = _of_fork()
+    if correlation_id is None:
+        return PASS
+    before = os.environ.get(correlation.CHILD_VARIABLE)
+    os.environ[correlation.CHILD_VARIABLE] = correlation_id
+    return (before,)
+
+
+def process_stays(token: Any, *_outcome: Any) -> None:
+    """Take it out again, since ``execv`` has failed."""
+    (before,) = token
+    if before is None:
+        os.environ.pop(correlation.CHILD_VARIABLE, None)
+    else:
+        os.environ[correlation.CHILD_VARIABLE] = before
 
 
 def shell_runs(args: Any, kwargs: Any) -> Any:
@@ -112,6 +130,6 @@ PATCHES = (
     rewriting("os:posix_spawn", process_spawns),
     rewriting("os:posix_spawnp", process_spawns),
     rewriting("os:execve", process_becomes),
-    rewriting("os:execv", process_becomes_as_it_is),
+    timed("os:execv", before=process_is_to_become, after=process_stays),
     rewriting("os:system", shell_runs),
 )

@@ -313,6 +313,12 @@ def test_every_name_that_django_hides_is_hidden() -> None:
         ("what is 1+1=? two", "what is 1+1=? two"),
         ("bob@example.org wrote", "bob@example.org wrote"),
         ("https://medium.com/@bob/x", "https://medium.com/@bob/x"),
+        ("'mailto:bob@example.org' \"cc:ann@x.org\"", "'mailto:bob@example.org' \"cc:ann@x.org\""),
+        ("from 'ssh:git@github.com:x'", "from 'ssh:git@github.com:x'"),
+        ("Invalid URL 'bob:hunter2@host': No scheme", "Invalid URL 'host': No scheme"),
+        ("were found for 'bob:hunter2@host'", "were found for 'host'"),
+        ("nonnumeric port: 'hunter2@host'", "nonnumeric port: 'host'"),
+        ("int() with base 10: 'hunter2@host'", "int() with base 10: 'host'"),
     ],
 )
 def test_urls_lose_credentials_and_query_strings(text: str, expected: str) -> None:

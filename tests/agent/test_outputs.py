@@ -24,7 +24,7 @@ import pytest
 from introspect.agent import outputs, settings, work
 from introspect.agent.outputs import Outputs
 from tests.helpers.ports import LOOPBACK, free_port
-from tests.helpers.processes import clean_environment, wait_until
+from tests.helpers.processes import clean_environment, introspect_run, wait_until
 from tests.helpers.statsd import StatsdListener
 from tests.instrumentations.http_server import http_server
 
@@ -677,6 +677,23 @@ print([each.exitcode for each in children])
     assert sorted(json.loads(line)["message"] for line in tcp.lines) == sorted(expected)
 
 
+def test_a_child_of_multiprocessing_waits_for_no_server_that_is_gone() -> None:
+    """A child that somebody joins ends once its lines are refused, and says so, however long a process may take at exit."""
+    code = f"""
+import multiprocessing
+import introspect.agent.outputs as ours
+ours.SECONDS_AT_EXIT = 600
+{PREAMBLE}
+child = multiprocessing.get_context('fork').Process(target=write, args=('lost',))
+child.start(); child.join(60)
+print(child.exitcode)
+"""
+    done = in_process(code, f"tcp://{LOOPBACK}:{free_port()}")
+
+    assert done.stdout == "0\n"
+    assert "are lost: 1 could not be delivered" in done.stderr
+
+
 def test_a_forked_process_ships_its_own_lines(tcp: TcpServer) -> None:
     """After a fork, parent and child each send their own lines, once."""
     code = f"""{PREAMBLE}
@@ -1099,6 +1116,27 @@ print(found)
 
     assert (done.stdout, done.stderr) == ("[]\n", "")
     wait_until(lambda: tcp.lines or splunk.posts)
+
+
+def test_nothing_is_imported_before_there_is_a_line() -> None:
+    """An application that has gevent patch the standard library behind its first use of Django calls by HTTPS as ever."""
+    code = """
+import django.conf
+django.conf.settings.configure()
+from gevent import monkey
+monkey.patch_all()
+import ssl, urllib3.util.ssl_
+print(urllib3.util.ssl_.create_urllib3_context().__class__ is ssl.SSLContext)
+"""
+    done = subprocess.run(
+        [*introspect_run(), sys.executable, "-c", code],
+        env=clean_environment(INTROSPECT_LOG=f"splunk+https://token@{LOOPBACK}:1"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def test_a_thread_that_cannot_be_started_yet(

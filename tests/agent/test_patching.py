@@ -560,7 +560,7 @@ class TestCoroutines:
         assert [row[2] for row in calls] == [4, 4, (module.Child, 4)]
 
     def test_rewriting(self, module: ModuleType) -> None:
-        """`rewriting` awaits them with other arguments, or awaits another one in their place."""
+        """`rewriting` awaits them with other arguments."""
         patching.apply(
             [
                 rewriting(
@@ -568,7 +568,7 @@ class TestCoroutines:
                 ),
                 rewriting(
                     f"{module.__name__}:Thing.coroutine_method",
-                    lambda args, kwargs: (args[1:], kwargs, module.coroutine),
+                    lambda args, kwargs: ((args[0], args[1] + 1), kwargs),
                 ),
             ]
         )

@@ -137,6 +137,18 @@ def test_a_process_that_becomes_another_program(tmp_path: Path) -> None:
     assert NAME not in json.loads((tmp_path / "outside").read_text())
 
 
+def test_what_c_has_put_into_the_environment(tmp_path: Path) -> None:
+    """A program that a process becomes has what a C library has set, which Python's own copy does not know."""
+
+    def become() -> None:
+        os.putenv("PUT_BY_C", "1")
+        os.execv(sys.executable, telling(tmp_path / "told"))
+
+    assert forked(become) == 7
+    found = json.loads((tmp_path / "told").read_text())
+    assert (found["PUT_BY_C"], found[NAME]) == ("1", "parent-0001")
+
+
 def test_a_child_of_what_has_ended(tmp_path: Path) -> None:
     """A thread that lives on behind its unit's end hands the ID on by `fork` and `exec` no more than otherwise."""
     unit = work.active()
@@ -181,10 +193,15 @@ def test_mistakes_of_functions_of_os(tmp_path: Path) -> None:
         os.spawnv(os.P_WAIT, "/bin/true", "true")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="argv first element cannot be empty"):
         os.spawnvp(os.P_WAIT, "/bin/true", [""])
-    with pytest.raises(FileNotFoundError):
+    before = dict(os.environ)
+    with pytest.raises(FileNotFoundError) as unknown:
         os.execv("/nowhere/at/all", ["x"])
+    assert (unknown.value.filename, dict(os.environ)) == (None, before)
     with pytest.raises(FileNotFoundError):
         os.execvp("no-such-command", ["x"])
+    with pytest.raises(ValueError, match=r"execv.* arg 2 must not be empty"):
+        os.execv("/bin/true", [])
+    assert dict(os.environ) == before
     with pytest.raises(FileNotFoundError):
         os.execve("/nowhere/at/all", argv=["x"], env=os.environ)
     with pytest.raises(TypeError, match="execv expected 2 arguments, got 3"):
