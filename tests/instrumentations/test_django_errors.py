@@ -247,15 +247,16 @@ def database_file(file: Path) -> Iterator[None]:
     """Let Django's default database be a file, which any thread can open."""
     from django.db import connections
 
-    configured = [connections["default"].settings_dict, connections.settings["default"]]
-    before = [settings["NAME"] for settings in configured]
+    # One of its own: Django does not close a database in memory, and would go on with it.
+    memory, settings = connections["default"], connections.settings["default"]
+    before = settings["NAME"]
     connections.close_all()
-    for settings in configured:
-        settings["NAME"] = str(file)
+    del connections["default"]
+    settings["NAME"] = str(file)
     yield
     connections.close_all()
-    for settings, name in zip(configured, before, strict=True):
-        settings["NAME"] = name
+    settings["NAME"] = before
+    connections["default"] = memory
 
 
 @pytest.fixture(autouse=True)

@@ -975,11 +975,16 @@ class TestEndOfARequest:
         assert agent.values("request.db_queries") == [0.0]
 
     def test_a_request_of_a_forks_child(
-        self, django: Callable[..., None], views: Any, agent: Agent
+        self,
+        django: Callable[..., None],
+        views: Any,
+        agent: Agent,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """In a child that was forked within a request, that one is over: the next counts as any other."""
         from django.urls import path
 
+        monkeypatch.setattr(work, "_forked_within", None)
         django(ROOT_URLCONF=urlconf(path("", views.plain)))
         parents = django_request.Request(Inbound("parents-request"))
         parents.scope = environ()
