@@ -12,12 +12,29 @@ from typing import TypeVar
 import hypothesis
 import pytest
 
+from introspect import instrumentations
+from introspect.agent import (
+    correlation,
+    emitter,
+    guard,
+    logs,
+    metrics,
+    patching,
+    settings,
+    work,
+)
 from tests.helpers.databases import Database, mariadb_database, postgresql_database
 from tests.helpers.services import ETSY_STATSD, REDIS, EtsyStatsd, UnavailableError
 from tests.helpers.site import Site, copy_of, sqlite_site
 from tests.helpers.statsd import StatsdListener
 
 T = TypeVar("T")
+
+_INSTRUMENTATIONS = [instrumentations.load(name) for name in instrumentations.names()]
+_CONFIGURED = (
+    *(correlation, logs, metrics),
+    *(module for module in _INSTRUMENTATIONS if hasattr(module, "configure")),
+)
 
 # The same examples in every run, however slow the machine is: a failure is the code's.
 hypothesis.settings.register_profile(
@@ -36,6 +53,30 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "host_only: needs programs of the host; left out in the chroot"
     )
+
+
+@pytest.fixture(autouse=True)
+def fresh_agent() -> Iterator[None]:
+    """Put the agent back to where an interpreter starts, its settings included."""
+    reset_agent()
+    yield
+    reset_agent()
+
+
+def reset_agent() -> None:
+    """Take patches and settings back, and forget what has been measured."""
+    patching.inject_faults(False)
+    patching.undo_all()
+    guard.configure(debug=False)
+    emitter.configure(None)
+    work.configure(None)
+    work._last_overhead_seconds = 0.0
+    defaults, _ = settings.read({})
+    for module in _CONFIGURED:
+        module.configure(defaults)
+    work.ride_along(None)
+    work.leave()
+    work.process().start_afresh()
 
 
 @pytest.fixture

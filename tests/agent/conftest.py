@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from introspect.agent import correlation, emitter, guard, metrics, patching, settings, work
+from introspect.agent import metrics
 from introspect.agent.metrics import TIMER, Metric
 
 Declare = Callable[..., Metric]
-
-
-def _reset() -> None:
-    patching.inject_faults(False)
-    patching.undo_all()
-    emitter.configure(None)
-    guard.configure(debug=False)
-    defaults, _ = settings.read({})
-    metrics.configure(defaults)
-    correlation.configure(defaults)
-    work.configure(None)
-    work.ride_along(None)
-    work._last_overhead_seconds = 0.0
-    work.leave()
-    work.process().start_afresh()
-
-
-@pytest.fixture(autouse=True)
-def fresh_agent() -> Iterator[None]:
-    """Put the core back to where an interpreter starts."""
-    _reset()
-    yield
-    _reset()
 
 
 @pytest.fixture

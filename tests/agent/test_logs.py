@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,16 +22,6 @@ from hypothesis import strategies as st
 from introspect.agent import correlation, logs, metrics, settings, work
 from introspect.agent.correlation import Inbound
 from introspect.console import lines
-
-
-@pytest.fixture(autouse=True)
-def _json() -> Iterator[None]:
-    """Begin and end each test with the default settings."""
-    use()
-    work.leave()
-    yield
-    use()
-    work.leave()
 
 
 def use(**environ: str) -> None:
