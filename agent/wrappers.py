@@ -296,8 +296,12 @@ def _failed(
     """Record a call that raised *error*."""
     if series is None:
         return
-    wanted = measure.detail_of if work.detail_wanted else None
-    detail = wanted(error, *args, **kwargs) if wanted is not None else None
+    detail = None
+    if work.detail_wanted and measure.detail_of is not None:
+        try:
+            detail = measure.detail_of(error, *args, **kwargs)
+        except Exception:
+            guard.swallow(measure.detail_of)
     work.record(series, started, ended, detail)
     if measure.failure_of is not None:
         work.count(measure.failure_of(error, *args, **kwargs))

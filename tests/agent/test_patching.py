@@ -435,6 +435,35 @@ class TestMeasured:
 
         assert [sample[2] for sample in self.samples(unit)] == [None, (None, 2, 2)]
 
+    def test_a_failing_call_whose_detail_fails(
+        self,
+        module: ModuleType,
+        unit: Work,
+        series: Any,
+        declare: Callable[..., Metric],
+    ) -> None:
+        """A call that raises is a sample and a failure, though nothing can be told of it."""
+        failures = declare("failure", "counter", "class").series
+        work.configure(lambda *_: None)
+        errors: list[int] = []
+        guard.configure(debug=False, on_error=lambda: errors.append(1))
+        patching.apply(
+            [
+                measured(
+                    f"{module.__name__}:failing",
+                    lambda *_: series[("failing",)],
+                    failure_of=lambda error, *_: failures[(type(error).__name__,)],
+                    detail_of=lambda *_: 1 / 0,
+                )
+            ]
+        )
+        with pytest.raises(KeyError, match="theirs"):
+            module.failing()
+
+        assert self.samples(unit) == [("failing", pytest.approx(0, abs=1), None)]
+        assert unit._ready == [failures[("KeyError",)], 1]
+        assert errors == [1]
+
     def test_an_argument_is_rewritten(self, module: ModuleType, unit: Work, series: Any) -> None:
         """The argument goes on as what was returned for it; without a series there is no sample."""
 
@@ -720,7 +749,7 @@ class TestFaults:
             module.failing(1, 2)
         assert caught.value.args == ("theirs", 1, passed)
         assert caught.value.__context__ is None
-        assert len(counted) == (2 if lines else 1)
+        assert len(counted) == (3 if lines else 1)
 
     @pytest.mark.parametrize("target", ["failing", "failing_coroutine"])
     def test_faulty_observer_of_a_failing_call(self, module: ModuleType, target: str) -> None:
