@@ -6,6 +6,7 @@ import os
 import socket
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,20 @@ from introspect.agent import patching, work
 from introspect.bootstrap import start
 from tests.helpers.ports import LOOPBACK
 from tests.helpers.statsd import Line, StatsdListener
+from tests.instrumentations.handlers import FETCH, Answer
 from tests.instrumentations.http_server import Server, http_server
 
 PREFIX = "test."
+
+VIEWS = "tests_instrumentations_request_views_"
+"""What the names of the views of `request_views` begin with."""
+
+# Whatever looks at requests, responses and users, on.
+EVERYTHING = {
+    "DETAIL": "all",
+    "SQL_COMMENT": "path,route,view,id,caller",
+    "SUPERUSER_ERRORS": "1",
+}
 
 
 class Agent:
@@ -104,6 +116,16 @@ def agent(start_agent: Callable[..., Agent]) -> Agent:
     return start_agent()
 
 
+@pytest.fixture(params=["defaults", "everything"])
+def any_agent(
+    request: pytest.FixtureRequest, start_agent: Callable[..., Agent], tmp_path: Path
+) -> Agent:
+    """The agent with its default settings, and with all that it can be asked for."""
+    if request.param == "defaults":
+        return start_agent()
+    return start_agent(LOG=f"file://{tmp_path}/log", **EVERYTHING)
+
+
 @pytest.fixture(scope="session")
 def _django() -> None:
     """Configure Django once: every test of this folder shares these settings."""
@@ -158,6 +180,20 @@ def django(_django: None) -> Iterator[Callable[..., None]]:
     set_urlconf(None)
     clear_url_caches()
     connections.close_all()
+
+
+@pytest.fixture(params=FETCH)
+def fetch(request: pytest.FixtureRequest) -> Callable[..., Answer]:
+    """Serve one request, by WSGI and by ASGI."""
+    return FETCH[request.param]
+
+
+@pytest.fixture
+def views(django: Callable[..., None]) -> Any:
+    """The module of the views; importing it needs settings."""
+    from tests.instrumentations import request_views
+
+    return request_views
 
 
 @pytest.fixture
