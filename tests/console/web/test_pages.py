@@ -213,8 +213,11 @@ def test_range_and_service_go_along(visit: Visit) -> None:
 
 
 def test_dragging_over_a_graph_zooms(visit: Visit) -> None:
-    """Dragging over a graph leads to that stretch of time, which then stands still."""
+    """Dragging over a graph leads to that stretch of time, once, which then stands still."""
     page = visit.open("/?range=1h")
+    ways: list[str] = []
+    page.expose_function("goes", lambda address: ways.append(address))  # noqa: PLW0108  no built-in will do
+    page.evaluate("navigation.addEventListener('navigate', event => goes(event.destination.url))")
     box = page.query_selector(".u-over").bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 40)
     page.mouse.down()
@@ -223,6 +226,7 @@ def test_dragging_over_a_graph_zooms(visit: Visit) -> None:
     page.wait_for_url("**from=**")
     page.wait_for_selector("#page[data-ready]")
 
+    assert ways == [page.url]
     assert page.is_disabled("#live")
     asked = dict(part.split("=") for part in page.url.partition("?")[2].split("&"))
     assert int(asked["to"]) - int(asked["from"]) == pytest.approx(3600 * 0.3, rel=0.1)

@@ -283,7 +283,8 @@ export class TimeChart {
 
   zoom(plot) {
     const { left, width } = plot.select;
-    if (width < 6) return;
+    // Every graph that shares the cursor is told of a selection; the event has the one dragged over.
+    if (width < 6 || !plot.cursor.event) return;
     const from = Math.floor(plot.posToVal(left, "x"));
     const to = Math.ceil(plot.posToVal(left + width, "x"));
     go({ range: null, from, to, before: null });
