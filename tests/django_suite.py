@@ -113,7 +113,9 @@ def main(modules: list[str]) -> int:
             print(f"{len(suspects)} outcomes differ, once more: {' '.join(suspects)}", flush=True)
             labels = sorted({label(name) for name in suspects})
             outcomes = {way: run(source, labels, *how, way) for way, how in ways.items()}
-            lost = [name for name in labels if not any(name in run for run in outcomes.values())]
+            lost = [
+                name for name in labels if not any(has_run(name, run) for run in outcomes.values())
+            ]
             if lost:  # which is how a test that is there with the agent alone looks
                 sys.exit(f"these differ, and did not run again: {' '.join(lost)}")
     return report(outcomes, compared)
@@ -186,8 +188,14 @@ def run(
 
 
 def label(test_id: str) -> str:
-    """Return how to ask for a test whose ID may end in a subtest's description."""
-    return test_id.partition(" ")[0]
+    """Return how to ask for a test, whose ID may end in a subtest's description, or for the class that failed to set up."""
+    name, _, rest = test_id.partition(" ")
+    return rest.strip("()") if name in ("setUpClass", "tearDownClass") else name
+
+
+def has_run(asked: str, outcomes: Outcomes) -> bool:
+    """Tell whether what was asked for by its `label`, a test or a class, is among the outcomes."""
+    return any(asked in (label(name), name.rpartition(".")[0]) for name in outcomes)
 
 
 def different(outcomes: dict[str, Outcomes]) -> list[str]:

@@ -138,3 +138,20 @@ def test_an_agent_that_is_not_there_fails_the_whole(monkeypatch: pytest.MonkeyPa
 
     with pytest.raises(SystemExit, match="nothing arrived"):
         django_suite.main(["cache"])
+
+
+@pytest.mark.parametrize(
+    ("test_id", "asked"),
+    [
+        ("cache.tests.A.test_a", "cache.tests.A.test_a"),
+        ("cache.tests.A.test_a (x=1) [2 3]", "cache.tests.A.test_a"),
+        ("setUpClass (cache.tests.A)", "cache.tests.A"),
+        ("tearDownClass (cache.tests.A)", "cache.tests.A"),
+    ],
+)
+def test_what_is_asked_for_once_more(test_id: str, asked: str) -> None:
+    """A test runs again by its name, one that failed in its class's set-up with its class, and either is found."""
+    assert django_suite.label(test_id) == asked
+    assert django_suite.has_run(asked, ALIKE)
+    assert not django_suite.has_run(asked, {"cache.tests.B.test_a": "passed"})
+    assert not django_suite.has_run(asked, {})

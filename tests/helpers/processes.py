@@ -47,7 +47,7 @@ def introspect_run(*options: str) -> list[str]:
     return [script("introspect-run"), *options]
 
 
-def wait_until(probe: Callable[[], T], timeout: float = 10.0, what: str = "") -> T:
+def wait_until(probe: Callable[[], T], timeout: float = 60.0, what: str = "") -> T:
     """Call `probe` until it returns something true, and return that; `AssertionError` after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:

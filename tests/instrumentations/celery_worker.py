@@ -150,7 +150,7 @@ def worker(
         running(command, environment(site, queue, file, statsd.address, **more), folder) as started,
     ):
         wait_until(
-            lambda: " ready." in started.stderr or started.returncode is not None, 30, "the worker"
+            lambda: " ready." in started.stderr or started.returncode is not None, 120, "the worker"
         )
         assert started.returncode is None
         yield Worker(started, queue, statsd, file, site)

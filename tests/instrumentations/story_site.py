@@ -56,6 +56,10 @@ class Story:
             if line["correlation_id"] == correlation_id and line.get("kind") == kind
         ]
 
+    def wait_for_begin(self, correlation_id: str) -> None:
+        """Wait until the view of a slow request has begun, which it logs."""
+        wait_until(lambda: self.of(correlation_id), 60, f"the begin of {correlation_id}")
+
     def request(self, correlation_id: str, kind: str = "request") -> dict[str, Any]:
         """Wait for the canonical line of one ID and return it."""
         found = wait_until(

@@ -56,6 +56,8 @@ def fetch(running: Story, path: str, name: str, **headers: str) -> rawhttp.RawRe
 
 def test_numbers_are_those_of_statsd(running: Story, listener: StatsdListener) -> None:
     """Counts and times in the line are what the metrics of the same request say."""
+    fetch(running, "/own/", "numbers-0000")  # a worker that is still starting would make a queue
+    running.request("numbers-0000")
     listener.settle()  # a request is told of when its answer has been read, if only just
     listener.clear()
     start = time.time_ns() // 1_000_000 - 250
@@ -395,12 +397,12 @@ def test_a_client_that_goes_away(stocked_site: Site, tmp_path: Path, server: str
         pytest.skip("Django notices under ASGI that a client has gone away from 5.0 on")
     with story(server, stocked_site, tmp_path / "log") as running:
         path = "/async-slow/" if server == "uvicorn" else "/endless/"
-        with socket.create_connection(("127.0.0.1", running.server.port), 10) as connection:
+        with socket.create_connection(("127.0.0.1", running.server.port), 60) as connection:
             connection.sendall(
                 f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: gone-0001\r\n\r\n".encode()
             )
             if server == "uvicorn":
-                time.sleep(0.5)
+                running.wait_for_begin("gone-0001")
             else:
                 connection.recv(1000)
         line = running.request("gone-0001")
@@ -420,7 +422,7 @@ def ask_slowly(running: Story) -> socket.socket:
     connection.sendall(
         b"GET /slow/ HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: stopped-0001\r\n\r\n"
     )
-    time.sleep(1.0)
+    running.wait_for_begin("stopped-0001")
     return connection
 
 
@@ -494,7 +496,7 @@ def test_a_graceful_stop(stocked_site: Site, tmp_path: Path) -> None:
             connection.sendall(
                 b"GET /slow/?seconds=1 HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: last-0001\r\n\r\n"
             )
-            time.sleep(0.5)
+            running.wait_for_begin("last-0001")
             running.server.signal(signal.SIGTERM)
             assert b"200 OK" in connection.recv(1000)
         line = running.request("last-0001")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -41,9 +42,10 @@ def test_a_pools_thread_keeps_no_unit(agent: Agent, pool: ThreadPoolExecutor) ->
     left: list[str] = []
     pool.submit(int).result()
     # A callback runs in the pool's thread, behind the task.
-    future = pool.submit(asyncio.run, asyncio.sleep(0.05))
+    go = threading.Event()
+    future = pool.submit(go.wait, 30)
     future.add_done_callback(lambda _: left.append(work.correlation_id()))
-    future.result()
+    go.set()
     pool.shutdown()
 
     assert left == ["-"]

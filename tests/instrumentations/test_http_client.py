@@ -25,7 +25,7 @@ from urllib.request import (
 import pytest
 
 from tests.helpers.ports import LOOPBACK, free_port
-from tests.helpers.processes import clean_environment
+from tests.helpers.processes import clean_environment, wait_until
 from tests.instrumentations.conftest import Agent
 from tests.instrumentations.handlers import fetch_wsgi, urlconf
 from tests.instrumentations.http_server import Server
@@ -239,7 +239,13 @@ class TestUrllib:
         self, web: Server, opener: OpenerDirector, agent: Agent
     ) -> None:
         """Its time is that of all hops."""
-        threading.Timer(0.2, web.release.set).start()
+
+        def release() -> None:
+            wait_until(lambda: len(web.seen) == 2)
+            time.sleep(0.2)
+            web.release.set()
+
+        threading.Thread(target=release).start()
         started = time.perf_counter()
         opener.open(f"{web.url}/to?{web.url}/slow").close()
         ended = time.perf_counter()

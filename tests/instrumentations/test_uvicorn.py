@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,7 +83,7 @@ def test_requests_that_are_cut_off(
             connection.sendall(
                 f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: cut-off-0001\r\n\r\n".encode()
             )
-            time.sleep(1.0)
+            running.wait_for_begin("cut-off-0001")
             running.server.signal(signal.SIGTERM)
             assert running.server.process.wait(20) in (0, -signal.SIGTERM)
         line = running.request("cut-off-0001")

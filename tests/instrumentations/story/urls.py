@@ -200,12 +200,14 @@ def endless(request):
 def slow(request):
     """Take longer than anybody waits."""
     Book.objects.count()
+    logger.info("begun")
     time.sleep(float(request.GET.get("seconds", "30")))
     return HttpResponse("slow")
 
 
 async def async_slow(request):
     """Take longer than anybody waits, without holding up the loop."""
+    logger.info("begun")
     await asyncio.sleep(30)
     return HttpResponse("slow")
 
