@@ -36,7 +36,8 @@ _CONFIGURED = (
     *(module for module in _INSTRUMENTATIONS if hasattr(module, "configure")),
 )
 
-# The same examples in every run, however slow the machine is: a failure is the code's.
+# However slow the machine is, and not at random: a failure is the code's. Still, the examples change
+# with the constants in the modules that are loaded by then, which Hypothesis draws from.
 hypothesis.settings.register_profile(
     "introspect",
     deadline=None,

@@ -42,7 +42,7 @@ def test_the_demonstration(tmp_path: Path) -> None:
     checkout = shutil.copytree(REPOSITORY, tmp_path / "checkout", ignore=left_out)
 
     with running(["sh", "-c", f"{command.rstrip()} --once"], cwd=checkout) as demonstration:
-        status = demonstration.wait(280)
+        status = demonstration.wait(800)
         # What pip says where it finds no index.
         if "(from versions: none)" in demonstration.stderr and os.environ.get("CI") != "true":
             pytest.skip("no package index can be reached")

@@ -369,7 +369,8 @@ TEXTS = st.lists(
     ),
     max_size=5,
 ).map("".join)
-VALUES = TEXTS | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = TEXTS | st.none() | st.booleans() | NUMBERS
 
 
 class Unit(work.Work):

@@ -35,8 +35,8 @@ def views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for name in ("shop", "shop.views"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     module = importlib.import_module("shop.views")
-    monkeypatch.delitem(sys.modules, "shop.views")
-    monkeypatch.delitem(sys.modules, "shop")
+    # Not by monkeypatch, which would put these back.
+    del sys.modules["shop.views"], sys.modules["shop"]
     return module
 
 

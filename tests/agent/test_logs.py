@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import time
 import uuid
 from typing import Any
 
@@ -334,11 +335,11 @@ def test_a_cut_does_not_uncover_credentials(padding: int) -> None:
 )
 def test_scrubbing_takes_linear_time(path: str) -> None:
     """No path that a client may send makes scrubbing slow."""
-    started = work.clock()
+    started = time.thread_time()
     for _ in range(10):
         logs.scrubbed(f"Not Found: {path} ? = @ ://")
 
-    assert (work.clock() - started) / 10 < 0.05
+    assert (time.thread_time() - started) / 10 < 0.05
 
 
 def raised(error: BaseException) -> logging.LogRecord:

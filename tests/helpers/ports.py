@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 
 LOOPBACK = "127.0.0.1"
 
 # Below the range from which Linux takes the ports of outgoing connections (32768 and up), so that no connection takes
-# the port between its choice and its use.  Not the shared generator: pytest-randomly reseeds it before each test.
-_RANGE = range(12_000, 32_000)
+# the port between its choice and its use.
+_FIRST, _LAST, _OWN = 12_000, 32_000, 2_000
+
+_claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+
+def _own_range() -> range:
+    """Return the ports of this process: runs that go on side by side, one in a chroot too, do not take each other's."""
+    for first in range(_FIRST, _LAST, _OWN):
+        # An abstract name goes with the process, and is one for all that share the loopback interface.
+        with contextlib.suppress(OSError):
+            _claim.bind(f"\0introspect-tests-{first}")
+            return range(first, first + _OWN)
+    return range(_FIRST, _LAST)
+
+
+_RANGE = _own_range()
+# Not the shared generator: pytest-randomly reseeds it before each test.
 _choice = random.SystemRandom().choice
 
 
