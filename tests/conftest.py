@@ -25,6 +25,7 @@ from introspect.agent import (
 )
 from tests.helpers.databases import Database, mariadb_database, postgresql_database
 from tests.helpers.services import ETSY_STATSD, REDIS, EtsyStatsd, UnavailableError
+from tests.helpers.shippers import end_shippers
 from tests.helpers.site import Site, copy_of, sqlite_site
 from tests.helpers.statsd import StatsdListener
 
@@ -66,6 +67,7 @@ def fresh_agent() -> Iterator[None]:
 
 def reset_agent() -> None:
     """Take patches and settings back, and forget what has been measured."""
+    end_shippers()
     patching.inject_faults(False)
     patching.undo_all()
     guard.configure(debug=False)

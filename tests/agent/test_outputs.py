@@ -25,6 +25,7 @@ from introspect.agent import outputs, settings, work
 from introspect.agent.outputs import Outputs
 from tests.helpers.ports import LOOPBACK, free_port
 from tests.helpers.processes import clean_environment, introspect_run, wait_until
+from tests.helpers.shippers import end_shippers
 from tests.helpers.statsd import StatsdListener
 from tests.instrumentations.http_server import http_server
 
@@ -44,31 +45,18 @@ def outputs_to(*addresses: str) -> Outputs:
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let shippers of a test end with it, and keep their messages apart."""
-    shippers: list[Any] = []
-    start = outputs.Shipper.__init__
-
-    def remembered(self: Any, *args: Any) -> None:
-        start(self, *args)
-        shippers.append(self)
-
-    monkeypatch.setattr(outputs.Shipper, "__init__", remembered)
+    others = set(threading.enumerate())
     monkeypatch.setattr(outputs, "SECONDS_BETWEEN_TRIES", (0.05,))
-    outputs.guard._said.clear()
     work.process().flush_at = math.inf  # what is counted stays there for the tests to see
     yield
-    for shipper in shippers:
-        if shipper._queue is not None:
-            shipper._queue.running = False
-            shipper._queue.wake.set()
-            shipper._queue = None  # nobody wants to know, at the end of all tests, what is lost
-    for thread in threading.enumerate():
+    shippers = end_shippers()
+    for thread in set(threading.enumerate()) - others:
         if thread.name == "introspect-log":  # what it says from now on another test would hear
             thread.join(20)
     outputs._own_threads.clear()  # whose numbers other threads will have
     for shipper in shippers:
         if isinstance(shipper._deliver, outputs.TcpDelivery):
             shipper._deliver._hang_up()
-    work.process().start_afresh()
 
 
 class TcpServer:
